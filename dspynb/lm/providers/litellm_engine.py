@@ -176,7 +176,7 @@ class LiteLLMEngine(Engine):
         finally:
             current_guard.reset(token)
             self.address = self._base(settings) or guard.address or self.address
-        return read_reply(_with_names(body, guard), self.model, error_fields, self.endpoint.prices)
+        return read_reply(_as_reported(body, guard), self.model, error_fields, self.endpoint.prices)
 
     def _check_key(self, settings: Mapping[str, Any], key: str | None) -> None:
         """Raise AuthenticationError for a request without a key to a server that is known to need one.
@@ -306,10 +306,15 @@ async def _streamed(response: Any, on_piece: PieceCallback, error_fields: Mappin
 _ID_OF_LITELLM = re.compile(r"chatcmpl-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def _with_names(body: dict[str, Any], guard: HTTPGuard) -> dict[str, Any]:
-    """The body with the id and the model that the provider reports. litellm has others for many providers; they stay
-    where the response was in a format that could not be read, except for ids that litellm has made."""
+def _as_reported(body: dict[str, Any], guard: HTTPGuard) -> dict[str, Any]:
+    """The body with the id, the model and the usage that the provider reports, where litellm has others.
+
+    Its id and model stay for a response in a format that could not be read, except for an id that litellm has made.
+    """
     names = guard.names
+    usage = body.get("usage") or {}
+    if not usage.get("prompt_tokens") and not usage.get("completion_tokens"):
+        body = {**body, "usage": None}  # litellm has zeros for a response without usage
     if names.has_read:
         return {**body, "id": names.response_id, "model": names.response_model}
     if _ID_OF_LITELLM.fullmatch(str(body.get("id"))):

@@ -152,7 +152,7 @@ def _with_output_config(body: dict[str, Any]) -> dict[str, Any]:
 def _block_events(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The events of one block of a message."""
     empty = {"text": {"text": ""}, "thinking": {"thinking": "", "signature": ""}, "tool_use": {"input": {}}}
-    yield {"type": "content_block_start", "content_block": {**block, **empty[block["type"]]}}
+    yield {"type": "content_block_start", "content_block": {**block, **empty.get(block["type"], {})}}
     deltas: list[dict[str, Any]] = []
     if block["type"] == "tool_use":
         deltas = [{"type": "input_json_delta", "partial_json": json.dumps(block["input"])}]
