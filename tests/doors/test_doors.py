@@ -92,6 +92,24 @@ def test_calls_show_the_settings_that_the_server_received(door):
     assert len(received) == 1  # the check of budgets has two runs, and the report has the calls of the last one
 
 
+@pytest.mark.parametrize("door", FAKE_DOORS)
+def test_the_checks_list_what_the_provider_reports(door):
+    reported = set()
+    for result in report_of(door).results:
+        reported |= set(result.reported)
+    reports = door.reports
+    fills = {
+        "finish": True,
+        "request_id": bool(reports.request_id),
+        "response_id": reports.response_id,
+        "response_model": True,
+        "reasoning": reports.reasoning in ("always", "without a schema"),
+        "reasoning_tokens": reports.reasoning_tokens in ("always", "in streams"),
+        "tool_calls": reports.tools == "native",
+    }
+    assert reported == {name for name, is_filled in fills.items() if is_filled}
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_the_table_in_the_docs_has_what_the_checks_show(door):
     assert table.row(door, report_of(door)) in table.CHECKS.rows(), "run python -m tests.doors.table"
