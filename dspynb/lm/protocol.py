@@ -19,6 +19,7 @@ from dspynb.errors import (
     ReplyTruncated,
     ScopeError,
 )
+from dspynb.lm.finish_reasons import FILTERED, INCOMPLETE, REFUSED, TRUNCATED, normalized_finish
 from dspynb.media.describe import has_media
 from dspynb.redact import redact_known, redact_values
 from dspynb.scope.call_context import Place
@@ -35,7 +36,6 @@ __all__ = [
     "PieceCallback",
     "check_reply",
     "describe_cut",
-    "finish_reason",
     "is_complete",
     "is_truncated",
     "refuse_in_a_replay",
@@ -206,66 +206,17 @@ def without_secrets(reply: LMReply) -> LMReply:
     )
 
 
-# Finish reasons of OpenAI, Anthropic, Gemini, Bedrock, Cohere, DeepSeek, Mistral, watsonx, Zhipu, vLLM and SGLang.
-_TRUNCATED = frozenset(
-    {"length", "max_length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_tokens_reached", "token_limit"}
-    | {"model_length", "model_context_window_exceeded", "context_length_exceeded"}
-)
-_FILTERED = frozenset(
-    {"content_filter", "content_filtered", "safety", "recitation", "blocklist", "prohibited_content", "spii"}
-    | {"guardrail_intervened", "sensitive", "language", "model_armor", "error_toxic"}
-    | {"image_safety", "image_recitation", "image_prohibited_content"}
-)
-_REFUSED = frozenset({"refusal"})
-_BROKEN = frozenset(
-    {"error", "abort", "aborted", "cancel", "cancelled", "canceled", "user_cancel", "timeout", "time_limit"}
-    | {"incomplete", "insufficient_system_resource", "network_error", "error_limit", "malformed_response"}
-    | {"malformed_function_call", "malformed_tool_use", "malformed_model_output", "unexpected_tool_call"}
-)
-_INCOMPLETE = _TRUNCATED | _FILTERED | _REFUSED | _BROKEN
 _TOKEN_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
 
 
 def is_complete(reply: LMReply) -> bool:
     """Whether the model wrote the reply to its end, judged by its finish reason."""
-    return reply.finish is None or reply.finish == "stop" or _normalized_finish(reply.finish) not in _INCOMPLETE
+    return reply.finish is None or reply.finish == "stop" or normalized_finish(reply.finish) not in INCOMPLETE
 
 
 def is_truncated(reply: LMReply) -> bool:
     """Whether a limit of tokens cut the reply, judged by its finish reason."""
-    return reply.finish is not None and reply.finish != "stop" and _normalized_finish(reply.finish) in _TRUNCATED
-
-
-def _normalized_finish(finish: object) -> str:
-    """A finish reason in one spelling: ``FinishReason.MAX_TOKENS`` and ``max-tokens`` become ``max_tokens``."""
-    spelling = getattr(finish, "value", finish)
-    if not isinstance(spelling, str):  # an enumeration of numbers: take the name
-        spelling = getattr(finish, "name", spelling)
-    word = str(spelling).strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")[2]
-    return word.removeprefix("finish_reason_")
-
-
-_FINISHED = frozenset(
-    {"stop", "stop_sequence", "stop_token", "eos", "eos_token", "end_turn", "complete", "completed", "finished"}
-)
-_CALLED_TOOLS = frozenset({"tool_calls", "tool_call", "tool_use", "function_call"})
-_FINISH_REASONS: Mapping[str, str] = {
-    **dict.fromkeys(_FINISHED, "stop"),
-    **dict.fromkeys(_CALLED_TOOLS, "tool_calls"),
-    **dict.fromkeys(_TRUNCATED, "length"),
-    **dict.fromkeys(_FILTERED, "content_filter"),
-}
-
-
-def finish_reason(finish: object) -> str | None:
-    """A finish reason in OpenAI's words: ``stop``, ``length``, ``tool_calls`` or ``content_filter``. Any other reason
-    of a provider is returned in one spelling, such as ``malformed_function_call``; None for no reason."""
-    if finish is None:
-        return None
-    if isinstance(finish, str) and finish in _FINISH_REASONS:  # as nearly always
-        return _FINISH_REASONS[finish]
-    word = _normalized_finish(finish)
-    return _FINISH_REASONS.get(word, word) or None
+    return reply.finish is not None and reply.finish != "stop" and normalized_finish(reply.finish) in TRUNCATED
 
 
 def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str, *, accept_truncated: bool = False) -> LMReply:
@@ -290,18 +241,18 @@ def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str, *, acce
 
 
 def _incomplete_reply_error(reply: LMReply, settings: Mapping[str, Any], model: str) -> ModelError:
-    finish = _normalized_finish(reply.finish)
+    finish = normalized_finish(reply.finish)
     text = redact_known(reply.text)
-    if finish in _TRUNCATED:
+    if finish in TRUNCATED:
         truncated = ReplyTruncated(_truncation_problem(reply, text, settings), model=model)
         truncated.text = text
         return truncated
-    if finish in _FILTERED:
+    if finish in FILTERED:
         problem = "the content filter stopped the reply"
         if text:
             problem += f"; it begins: {_beginning(text)!r}"
         return ContentFiltered(problem, model=model, advice=ContentFiltered.remedy)
-    if finish in _REFUSED:
+    if finish in REFUSED:
         problem = "the model refused to answer"
         if text:
             problem += f": {_beginning(text)!r}"

@@ -11,10 +11,11 @@ from typing import Any
 from dspynb.data import Usage
 from dspynb.errors import Halted, ModelError
 from dspynb.events import PredictorCalled, new_span
+from dspynb.lm.finish_reasons import finish_reason
 from dspynb.lm.interceptors.budget import BUDGET, is_free_refusal
 from dspynb.lm.interceptors.cache import OWN_CACHE, has_own_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain, links_of
-from dspynb.lm.protocol import LONG_TEXT, SERVER, LMReply, check_reply, finish_reason, is_truncated, without_secrets
+from dspynb.lm.protocol import LONG_TEXT, SERVER, LMReply, check_reply, is_truncated, without_secrets
 from dspynb.lm.settings import recorded_settings
 from dspynb.media.describe import without_data
 from dspynb.redact import error_text, redact_values
