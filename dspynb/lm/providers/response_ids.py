@@ -8,6 +8,7 @@ from typing import Any
 
 import pydantic_core
 
+from dspynb.lm.protocol import LONG_TEXT
 from dspynb.redact import redact
 
 __all__ = ["ResponseNames", "request_id", "short_text"]
@@ -91,22 +92,28 @@ class ResponseNames:
         return self.response_id is not None or self.response_model is not None
 
     def read_body(self, raw: bytes) -> None:
-        """Read a whole response."""
-        self._read_json(raw)
+        """Read a whole response. One that takes long to read is left out."""
+        if len(raw) <= LONG_TEXT:
+            self._read_json(raw)
 
     def add(self, chunk: bytes) -> None:
         """Read the next bytes of a streamed response: JSON in lines, or in server-sent events."""
         self._size += len(chunk)
-        try:
-            text = chunk if self._decoder is None else self._decoder.decompress(chunk, _BEGINNING)
-        except zlib.error:
-            self.is_complete = True
-            return
+        text = chunk if self._decoder is None else self._decoded(chunk)
         *lines, self._rest = (self._rest + text).split(b"\n")
         for line in lines:
             self._read_json(line.strip().removeprefix(b"data:"))
         has_both = self.response_id is not None and self.response_model is not None
-        self.is_complete = has_both or self._size > _BEGINNING or len(self._rest) > _BEGINNING
+        self.is_complete = self.is_complete or has_both or max(self._size, len(self._rest)) > _BEGINNING
+
+    def _decoded(self, chunk: bytes) -> bytes:
+        try:
+            text: bytes = self._decoder.decompress(chunk, _BEGINNING)
+        except zlib.error:
+            self.is_complete = True
+            return b""
+        self.is_complete = bool(self._decoder.unconsumed_tail)  # a few bytes may contain very many
+        return text
 
     def _read_json(self, raw: bytes) -> None:
         if not raw.lstrip().startswith(b"{"):
