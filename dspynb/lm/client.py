@@ -327,7 +327,8 @@ class LM(DirectCalls):
             call.progress = None
             raise
         call.progress = None  # a cancelled call keeps it, to be recorded with what is known
-        return reply.timed(pending.worked, failures, waited=pending.waited, first_token=pending.first_token)
+        worked, waited = pending.times()
+        return reply.timed(worked, failures, waited=waited, first_token=pending.first_token)
 
     def _checked(self, reply: LMReply, settings: Mapping[str, Any]) -> LMReply:
         """Return the reply if it is complete, or truncated where that is accepted. Raises ModelError."""

@@ -75,28 +75,25 @@ class PendingRequest:
         self._has_streamed = False
         call.progress = self
 
-    @property
-    def worked(self) -> float:
-        """The seconds in which the provider worked on the request, in all tries so far."""
-        if self._sent_at is None:
-            return self._worked
-        return self._worked + time.perf_counter() - self._sent_at
-
-    @property
-    def waited(self) -> float:
-        """The seconds in which the request waited for its limits or a retry so far."""
-        return time.perf_counter() - self._started - self.worked
+    def times(self) -> tuple[float, float]:
+        """The seconds in which the provider worked on the request, in all tries so far, and those in which the request
+        waited for its limits or a retry."""
+        now = time.perf_counter()
+        worked = self._worked
+        if self._sent_at is not None:
+            worked += now - self._sent_at
+        return worked, now - self._started - worked
 
     def reply_so_far(self) -> LMReply:
-        return LMReply("", waited=self.waited, first_token=self.first_token, request_id=self.request_id)
+        return LMReply("", waited=self.times()[1], first_token=self.first_token, request_id=self.request_id)
 
     def note_facts(self, error: ModelError) -> None:
         """Set on the error of the call its times, and the id of its request."""
-        error.waited = self.waited
+        worked, error.waited = self.times()
         error.first_token = self.first_token
         error.request_id = error.request_id or self.request_id
         if error.usage is not None:
-            error.usage = error.usage.timed(self.worked, error.retries)
+            error.usage = error.usage.timed(worked, error.retries)
 
     async def attempt(self) -> LMReply:
         """Send the request once, within the limits. A paused run holds no slot."""
