@@ -309,7 +309,10 @@ class ModelError(DspynbError):
     often the call was retried), ``usage`` (the Usage of the call, or None if the provider did not report it),
     ``cached`` (whether the call shared the request of an equal one, which was paid for), ``sent`` (the settings as they
     were sent, if the model does not take them as requested; else None), ``waited`` (the seconds in which the request
-    waited for a slot, a rate limit or a retry). Never contains an API key.
+    waited for a slot, a rate limit or a retry), ``first_token`` (the seconds from sending to the first piece of a
+    streamed reply, or None). If a reply arrived that is no answer: ``finish`` (its finish reason), ``reasoning`` (the
+    text of its reasoning), ``response_id`` and ``response_model``, each of which can be None. Never contains an API
+    key.
     Class attribute: ``remedy``, the advice that ``dn.LM`` gives.
 
     >>> error = dn.errors.RateLimited("slow down", model="openai/m", status=429, advice="come back tomorrow")
@@ -324,6 +327,11 @@ class ModelError(DspynbError):
     cached = False
     sent: Any = None
     waited = 0.0
+    first_token: float | None = None
+    finish: str | None = None
+    reasoning: str | None = None
+    response_id: str | None = None
+    response_model: str | None = None
 
     def __init__(
         self,
@@ -370,15 +378,22 @@ class ModelError(DspynbError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {n: value for n, value in vars(self).items() if n in _MODEL_ERROR_STATE}
-        return _model_error, (type(self), self.problem, self._keywords()), state
+        return _model_error, (type(self), self.problem, self._keywords(), self.args), state
 
 
-_MODEL_ERROR_STATE = ("retries", "usage", "cached", "sent", "waited", "text", "reasoning")
+_MODEL_ERROR_STATE = frozenset(
+    {"retries", "usage", "cached", "sent", "waited", "first_token"}
+    | {"finish", "text", "reasoning", "response_id", "response_model"}
+)
 """The attributes of model errors that are set after an error was created."""
 
 
-def _model_error(kind: type[ModelError], problem: str, keywords: dict[str, Any]) -> ModelError:
-    return kind(problem, **keywords)
+def _model_error(
+    kind: type[ModelError], problem: str, keywords: dict[str, Any], message: tuple[Any, ...]
+) -> ModelError:
+    error = kind(problem, **keywords)
+    error.args = message  # without a request id that was set after the error was created
+    return error
 
 
 class AuthenticationError(ModelError):
@@ -500,7 +515,6 @@ class ReplyTruncated(ModelError):
     """
 
     text = ""
-    reasoning: str | None = None
 
 
 class Refused(ModelError):

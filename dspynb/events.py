@@ -274,16 +274,17 @@ class PredictorCalled(Event):
     """A predictor called its model: the request, the reply, and the hint and candidate (its id) that were in force.
 
     ``seconds``: the work of the call. ``waited``: the seconds in which it waited besides: for a slot, a rate limit, a
-    retry, or the end of a pause. ``first_token``: the seconds from sending to the first piece of a streamed reply; else
-    None.
+    retry, or the end of a pause. ``first_token``: the seconds from sending to the first piece of a streamed reply,
+    which may be reasoning or a tool call; else None.
 
     ``requested``: the settings of the request. ``sent``: the settings as they were sent, where the model does not take
     them as requested; else None. ``tools``, ``response_format``: the descriptions of tools and the JSON schema of the
     request.
 
     ``reasoning``: the model's reasoning, if the reply has one. ``completions``: the texts of all completions, if there
-    is more than one. ``finish``: the provider's finish reason. ``truncated``: whether the reply was cut at the limit of
-    tokens, and accepted. ``request_id``, ``response_id``: the provider's ids; None if it reports none.
+    is more than one. ``finish``: why the model stopped, in OpenAI's words (``stop``, ``length``, ``tool_calls``,
+    ``content_filter``) where they fit. ``truncated``: whether the reply was cut at the limit of tokens, and accepted.
+    ``request_id``, ``response_id``: the provider's ids; None if it reports none.
     ``response_model``: the name of the model that the response reports. ``server``: the host and port of the server, as
     in ``api.openai.com:443``; None if they are not known. ``price_source``: where the price in ``usage`` comes from,
     with the version and a short hash; None if it is unknown, or the call cost nothing.
@@ -291,8 +292,9 @@ class PredictorCalled(Event):
     ``role``: what the call is for: task, proposal, judge, advisor or teacher; empty in files of earlier versions, which
     do not say.
 
-    A call that was cancelled, for example by a stop, has the error ``CancelledError``. A direct call (``await lm(…)``)
-    has the predictor ``lm()``, no ``uid``, no inputs, and the output ``text``.
+    A call that was cancelled, for example by a stop, has the error ``CancelledError``, and what was known by then. A
+    failed call has the reasoning, the finish reason and the ids of a reply that is no answer. A direct call (``await
+    lm(…)``) has the predictor ``lm()``, no ``uid``, no inputs, and the output ``text``.
     """
 
     predictor: str

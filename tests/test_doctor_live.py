@@ -10,6 +10,7 @@ import socket
 from dataclasses import replace
 
 import pytest
+from aiohttp import web
 
 import dspynb as dn
 from dspynb import errors
@@ -315,6 +316,27 @@ def test_settings_that_are_adapted_are_listed():
     assert report.adapted == ["max_tokens=1024 was sent as max_completion_tokens"]
     assert "- adapted: max_tokens=1024 was sent as max_completion_tokens\n" in report.text()
     assert outcomes(report)["Predict"] == "works"
+
+
+def test_what_the_provider_reports_of_a_call_is_listed():
+    with Server(answer) as server:
+        report = checked(server)
+    assert report.reported == ["finish", "response_id", "response_model"]
+    assert "- reported: finish, response_id, response_model\n" in report.text()
+    assert json.loads(report.json())["reported"] == report.reported
+
+
+def test_the_request_of_a_reply_that_cannot_be_used_is_named():
+    def cut(body, number):
+        body = with_usage("[[ ## ans", 100, 20)
+        body["choices"][0]["finish_reason"] = "length"
+        return web.json_response(body, headers={"request-id": f"req-{number}"})
+
+    with Server(cut) as server:
+        report = checked(server)
+    result = report.results[1]
+    assert (result.name, result.outcome) == ("Predict", "reply not usable")
+    assert result.detail.endswith("; request req-2")
 
 
 def test_no_secret_is_shown(monkeypatch, capsys):

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import threading
-import time
 from collections.abc import Awaitable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, Unpack
 
@@ -352,7 +351,6 @@ class LM(DirectCalls):
 
     async def _send(self, call: ModelCall, settings: Mapping[str, Any]) -> LMReply:
         adaptation = self._adapt()  # may change the engine, and reads litellm's map at first, which is no waiting
-        started = time.perf_counter()
         pending = PendingRequest(
             call,
             settings,
@@ -369,12 +367,12 @@ class LM(DirectCalls):
             else:
                 reply, failures = await self._within(self._deadline, tries)
         except ModelError as error:
-            error.waited = time.perf_counter() - started - pending.worked
-            if error.usage is not None:
-                error.usage = error.usage.timed(pending.worked, error.retries)
+            pending.note_facts(error)
+            call.pending = None
             raise
-        waited = time.perf_counter() - started - pending.worked
-        return reply.timed(pending.worked, failures, waited=waited, first_token=pending.first_token)
+        call.pending = None  # a cancelled call keeps it, to be recorded with what is known
+        worked, waited = pending.times()
+        return reply.timed(worked, failures, waited=waited, first_token=pending.first_token)
 
     def _checked(self, reply: LMReply, settings: Mapping[str, Any]) -> LMReply:
         """Return the reply if it is complete, or truncated where that is accepted. Raises ModelError."""

@@ -25,16 +25,19 @@ Check = Callable[[LMReply, Mapping[str, Any]], LMReply]
 
 
 class PendingRequest:
-    """The request of one call with its limits. It is not retried after the first piece of a streamed reply.
+    """The request of one call with its limits. It is not retried after the first piece of a streamed text.
 
     ``settings``: those of the request, merged with those of the model. ``streams``: whether the reply is streamed.
-    ``worked``: the seconds in which the provider
-    worked on the request, in all tries. ``first_token``: the seconds from sending to the first piece of a streamed
-    reply; None without one.
+    ``first_token``: the seconds from sending to the first piece of a streamed reply, which may be reasoning; None
+    without one. ``request_id``: the provider's id of the last request; None if it has not arrived, or the provider
+    sends none.
     """
 
     __slots__ = (
+        "_has_streamed",
         "_sent_at",
+        "_started",
+        "_worked",
         "adaptation",
         "call",
         "check",
@@ -42,9 +45,9 @@ class PendingRequest:
         "first_token",
         "limits",
         "request",
+        "request_id",
         "settings",
         "streams",
-        "worked",
     )
 
     def __init__(
@@ -66,9 +69,33 @@ class PendingRequest:
         self.request = call.request
         self.settings = settings
         self.streams = streams
-        self.worked = 0.0
         self.first_token: float | None = None
-        self._sent_at = 0.0
+        self.request_id: str | None = None
+        self._started = time.perf_counter()
+        self._worked = 0.0
+        self._sent_at: float | None = None  # None while the request is not sent
+        self._has_streamed = False
+        call.pending = self
+
+    def times(self) -> tuple[float, float]:
+        """The seconds in which the provider worked on the request, in all tries so far, and those in which the request
+        waited for its limits or a retry."""
+        now = time.perf_counter()
+        worked = self._worked
+        if self._sent_at is not None:
+            worked += now - self._sent_at
+        return worked, now - self._started - worked
+
+    def reply_so_far(self) -> LMReply:
+        return LMReply("", waited=self.times()[1], first_token=self.first_token, request_id=self.request_id)
+
+    def note_facts(self, error: ModelError) -> None:
+        """Set on the error of the call its times, and the id of its request."""
+        worked, error.waited = self.times()
+        error.first_token = self.first_token
+        error.request_id = error.request_id or self.request_id
+        if error.usage is not None:
+            error.usage = error.usage.timed(worked, error.retries)
 
     async def attempt(self) -> LMReply:
         """Send the request once, within the limits. A paused run holds no slot."""
@@ -88,20 +115,22 @@ class PendingRequest:
 
     async def _send(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
         self.call.sent = None if settings is self.settings else settings
-        self._sent_at = time.perf_counter()
+        self.request_id = None
         if self.engine.profile is not self.adaptation.profile:
             self.engine.fit(self.adaptation.profile)
+        self._sent_at = sent_at = time.perf_counter()
         try:
             if self.streams or self.adaptation.needs_stream:
                 return await self._stream(request, settings)
             return await self._complete(request, settings)
         finally:
-            self.worked += time.perf_counter() - self._sent_at
+            self._worked += time.perf_counter() - sent_at
+            self._sent_at = None
 
     async def _complete(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
         """Send the request; once more as a stream if the server takes nothing else."""
         try:
-            return await self.engine.complete(request, settings, None)
+            return await self.engine.complete(request, settings, on_response=self._note_response)
         except BadRequestError as error:
             if not needs_stream(error):
                 raise
@@ -116,31 +145,32 @@ class PendingRequest:
             progress.restart()
             on_thinking = progress.add_thinking
         try:
-            return await self.engine.complete(request, settings, self._pass_on, on_thinking)
+            return await self.engine.complete(request, settings, self._pass_on, on_thinking, self._note_response)
         except UnsupportedParameter as error:
-            if self._has_streamed:
+            if self._has_streamed:  # the listener has a part of the reply, which cannot be taken back
                 raise BadRequestError(error.problem, model=error.model, status=error.status) from error
             if error.parameter != _USAGE or not self.engine.asks_for_usage:
                 raise
         self.adaptation.refuse(_USAGE)
         self.engine.asks_for_usage = False
-        return await self.engine.complete(request, settings, self._pass_on, on_thinking)
-
-    @property
-    def _has_streamed(self) -> bool:
-        """Whether the listener has a part of the reply, which cannot be taken back."""
-        return self.first_token is not None and self.call.listener is not None
+        return await self.engine.complete(request, settings, self._pass_on, on_thinking, self._note_response)
 
     def may_retry(self, error: ModelError) -> None:
-        """Raise ``error`` if a piece of the reply has arrived, or Halted if the run or a budget allows no retry."""
+        """Raise ``error`` if a piece of the text has arrived, or Halted if the run or a budget allows no retry."""
         if self._has_streamed:
             raise error
         current_scope().admit()
+        self.first_token = None
+
+    def _note_response(self, request_id: str | None) -> None:
+        self.request_id = request_id
 
     def _pass_on(self, text: str) -> None:
-        if self.first_token is None:
+        if self.first_token is None and self._sent_at is not None:
             self.first_token = time.perf_counter() - self._sent_at
-        self.call.pass_on(text)
+        if text:
+            self._has_streamed = self.call.listener is not None
+            self.call.pass_on(text)
 
 
 def _estimated_tokens(request: LMRequest, settings: Mapping[str, Any]) -> float:

@@ -19,6 +19,7 @@ from dspynb.errors import (
     ReplyTruncated,
     ScopeError,
 )
+from dspynb.lm.finish_reasons import FILTERED, INCOMPLETE, REFUSED, TRUNCATED, normalized_finish
 from dspynb.media.describe import has_media
 from dspynb.redact import redact_known, redact_values
 from dspynb.scope.call_context import Place
@@ -42,6 +43,7 @@ __all__ = [
     "request_key",
     "returns_reasoning",
     "sent_settings",
+    "with_facts",
     "with_thinking",
     "with_usage",
     "without_secrets",
@@ -190,51 +192,34 @@ def _text_without_thinking(text: str) -> str:
 def without_secrets(reply: LMReply) -> LMReply:
     """The reply with the known secrets redacted. A reply can repeat a prompt, and so bring a key into tables, files
     and caches."""
-    contents = reply.text, reply.tool_calls, reply.reasoning, reply.completions
+    names = f"{reply.response_id} {reply.response_model}"  # a secret is found faster in one text than in two
+    contents = reply.text, reply.tool_calls, reply.reasoning, reply.completions, names
     redacted = redact_values(contents)
     if redacted == contents:
         return reply
-    text, tool_calls, reasoning, completions = redacted
-    return replace(reply, text=text, tool_calls=tool_calls, reasoning=reasoning, completions=completions)
+    text, tool_calls, reasoning, completions, _ = redacted
+    return replace(
+        reply,
+        text=text,
+        tool_calls=tool_calls,
+        reasoning=reasoning,
+        completions=completions,
+        response_id=redact_values(reply.response_id),
+        response_model=redact_values(reply.response_model),
+    )
 
 
-# Finish reasons of OpenAI, Anthropic, Gemini, Bedrock, Cohere, DeepSeek, Mistral, watsonx, Zhipu, vLLM and SGLang.
-_TRUNCATED = frozenset(
-    {"length", "max_length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_tokens_reached", "token_limit"}
-    | {"model_length", "model_context_window_exceeded", "context_length_exceeded"}
-)
-_FILTERED = frozenset(
-    {"content_filter", "content_filtered", "safety", "recitation", "blocklist", "prohibited_content", "spii"}
-    | {"guardrail_intervened", "sensitive", "language", "model_armor", "error_toxic"}
-    | {"image_safety", "image_recitation", "image_prohibited_content"}
-)
-_REFUSED = frozenset({"refusal"})
-_BROKEN = frozenset(
-    {"error", "abort", "aborted", "cancel", "cancelled", "canceled", "user_cancel", "timeout", "time_limit"}
-    | {"incomplete", "insufficient_system_resource", "network_error", "error_limit", "malformed_response"}
-    | {"malformed_function_call", "malformed_tool_use", "malformed_model_output", "unexpected_tool_call"}
-)
-_INCOMPLETE = _TRUNCATED | _FILTERED | _REFUSED | _BROKEN
 _TOKEN_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
 
 
 def is_complete(reply: LMReply) -> bool:
     """Whether the model wrote the reply to its end, judged by its finish reason."""
-    return reply.finish is None or reply.finish == "stop" or _normalized_finish(reply.finish) not in _INCOMPLETE
+    return reply.finish is None or reply.finish == "stop" or normalized_finish(reply.finish) not in INCOMPLETE
 
 
 def is_truncated(reply: LMReply) -> bool:
     """Whether a limit of tokens cut the reply, judged by its finish reason."""
-    return reply.finish is not None and reply.finish != "stop" and _normalized_finish(reply.finish) in _TRUNCATED
-
-
-def _normalized_finish(finish: object) -> str:
-    """A finish reason in one spelling: ``FinishReason.MAX_TOKENS`` and ``max-tokens`` become ``max_tokens``."""
-    spelling = getattr(finish, "value", finish)
-    if not isinstance(spelling, str):  # an enumeration of numbers: take the name
-        spelling = getattr(finish, "name", spelling)
-    word = str(spelling).strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")[2]
-    return word.removeprefix("finish_reason_")
+    return reply.finish is not None and reply.finish != "stop" and normalized_finish(reply.finish) in TRUNCATED
 
 
 def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str, *, accept_truncated: bool = False) -> LMReply:
@@ -255,24 +240,22 @@ def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str, *, acce
         return reply
     if accept_truncated and is_truncated(reply) and reply.text.strip() and not reply.tool_calls:
         return reply
-    error = _incomplete_reply_error(reply, settings, model)
-    raise with_usage(error, reply.usage, cached=reply.cached)
+    raise with_facts(_incomplete_reply_error(reply, settings, model), reply)
 
 
 def _incomplete_reply_error(reply: LMReply, settings: Mapping[str, Any], model: str) -> ModelError:
-    finish = _normalized_finish(reply.finish)
+    finish = normalized_finish(reply.finish)
     text = redact_known(reply.text)
-    if finish in _TRUNCATED:
+    if finish in TRUNCATED:
         truncated = ReplyTruncated(_truncation_problem(reply, text, settings), model=model)
         truncated.text = text
-        truncated.reasoning = None if reply.reasoning is None else redact_known(reply.reasoning)
         return truncated
-    if finish in _FILTERED:
+    if finish in FILTERED:
         problem = "the content filter stopped the reply"
         if text:
             problem += f"; it begins: {_beginning(text)!r}"
         return ContentFiltered(problem, model=model, advice=ContentFiltered.remedy)
-    if finish in _REFUSED:
+    if finish in REFUSED:
         problem = "the model refused to answer"
         if text:
             problem += f": {_beginning(text)!r}"
@@ -287,6 +270,18 @@ def with_usage(error: ModelError, usage: Usage, *, cached: bool = False) -> Mode
     error.usage = usage.as_cached() if cached else usage
     error.cached = cached
     return error
+
+
+def with_facts(error: ModelError, reply: LMReply) -> ModelError:
+    """Set on an error what the reply that it refuses says about the call: its usage, why the model stopped, its
+    reasoning, and its ids. Returns the error."""
+    error.finish = reply.finish
+    error.request_id = reply.request_id or error.request_id
+    error.response_id = redact_values(reply.response_id)
+    error.response_model = redact_values(reply.response_model)
+    if reply.reasoning is not None:
+        error.reasoning = redact_known(reply.reasoning)
+    return with_usage(error, reply.usage, cached=reply.cached)
 
 
 def sent_settings(lm: object, request: LMRequest) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dspynb.data import Usage
 from dspynb.errors import Halted, ModelError
 from dspynb.events import PredictorCalled, new_span
+from dspynb.lm.finish_reasons import finish_reason
 from dspynb.lm.interceptors.budget import BUDGET, is_free_refusal
 from dspynb.lm.interceptors.cache import OWN_CACHE, has_own_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain, links_of
@@ -140,8 +141,8 @@ class RecordedCall(ModelCall):
             sent=None if reply.sent is None else recorded_settings(reply.sent),
             reasoning=reply.reasoning,
             completions=reply.completions if len(reply.completions) > 1 else (),
-            truncated=is_truncated(reply),
-            finish=reply.finish,
+            truncated=self.reply is not None and is_truncated(reply),
+            finish=finish_reason(reply.finish),
             request_id=reply.request_id,
             response_id=reply.response_id,
             waited=waited,
@@ -163,7 +164,8 @@ class RecordedCall(ModelCall):
         reasoning = getattr(error, "reasoning", None) or self._streamed_thinking()
         if isinstance(error, asyncio.CancelledError):
             sent = None if self.sent == self.requested() else self.sent
-            return LMReply("", usage=Usage(calls=1), sent=sent, reasoning=reasoning)
+            reply = LMReply("") if self.pending is None else self.pending.reply_so_far()
+            return replace(reply, sent=sent, reasoning=reasoning)
         if not isinstance(error, ModelError):
             return LMReply("", usage=Usage())
         usage = error.usage
@@ -173,10 +175,14 @@ class RecordedCall(ModelCall):
             "",
             usage=usage,
             cached=error.cached,
+            finish=error.finish,
             reasoning=reasoning,
             sent=error.sent,
             request_id=error.request_id,
+            response_id=error.response_id,
             waited=error.waited,
+            first_token=error.first_token,
+            response_model=error.response_model,
         )
 
     def _streamed_thinking(self) -> str | None:
@@ -225,7 +231,7 @@ def recorded_reply(event: PredictorCalled) -> LMReply:
         event.tool_calls,
         event.usage.as_cached(),
         cached=True,
-        finish="length" if event.truncated else None,
+        finish="length" if event.truncated else event.finish,
         reasoning=event.reasoning,
         completions=event.completions,
         sent=event.sent if event.sent is not None else event.requested or None,  # older files have neither

@@ -140,10 +140,12 @@ class RunReader:
 
         - attempt: the number of the attempt that made the call; rollout: which sample of the prompt it asked for;
           repair: whether it repairs the reply of the call before, which could not be read.
-        - reasoning: the model's reasoning; reasoning_tokens: its tokens. finish: the provider's finish reason.
-          truncated: whether the reply was cut at the limit of tokens, and accepted.
+        - reasoning: the model's reasoning; reasoning_tokens: its tokens. finish: why the model stopped, in OpenAI's
+          words where they fit (stop, length, tool_calls, content_filter). truncated: whether the reply was cut at the
+          limit of tokens, and accepted.
         - seconds: of work. waited: seconds besides in which the call waited for a slot of the model, a rate limit, a
-          retry, or the end of a pause. first_token: seconds from sending to the first piece of a streamed reply.
+          retry, or the end of a pause. first_token: seconds from sending to the first piece of a streamed reply, which
+          may be reasoning.
         - requested, sent: the settings of the request. They differ where the model does not take a setting.
         - tools, response_format: the descriptions of tools and the JSON schema that were sent with the request.
         - role: what the call was for, as in ``run.costs``.

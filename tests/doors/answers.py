@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 __all__ = ["Answer", "Prompt", "ToolCall", "answer"]
@@ -30,6 +30,8 @@ _CHAT_REQUEST = "Respond with `[[ ## "
 _CHAT_MARKER = re.compile(r"`\[\[ ## (\w+) ## \]\]`")
 _JSON_REQUEST = "Reply with one JSON object: {"
 _JSON_KEY = re.compile(r'"(\w+)": ')
+_LABELS_OF_TYPES = re.compile(r"(?:^[\w ]+: .*\n?)+\Z", re.MULTILINE)
+"""The end of the prefill adapter's system message for typed outputs."""
 _LABELLED_REQUEST = re.compile(r"^Answer with th(?:is line|ese lines):\n((?:[\w ]+: .*\n?)+)", re.MULTILINE)
 
 
@@ -56,11 +58,20 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model replies. ``thinking``: for providers whose models think; others leave it out."""
+    """What the model replies. ``thinking``: for providers whose models think; others leave it out. ``is_cut``: whether
+    the text was cut at the limit of tokens."""
 
     text: str
     tool_calls: Sequence[ToolCall] = field(default=())
     thinking: str = THINKING
+    is_cut: bool = False
+
+    def cut(self, limit: int | None) -> Answer:
+        """The reply with at most ``limit`` words, which count as tokens here. Thinking does not count."""
+        words = re.findall(r"\S+\s*", self.text)
+        if limit is None or len(words) <= limit:
+            return self
+        return replace(self, text="".join(words[:limit]), is_cut=True)
 
 
 def answer(prompt: Prompt) -> Answer:
@@ -130,9 +141,12 @@ def _in_lines(prompt: Prompt, has_result: bool) -> str:
     if role != "assistant" or not opening.endswith(":"):
         raise ValueError(f"the prompt describes no known format: {prompt.messages[-1]}")
     request = _LABELLED_REQUEST.search(prompt.text_of("user"))
+    types = _LABELS_OF_TYPES.search(prompt.text_of("system"))
     labels = [opening.removesuffix(":")]
     if request is not None:
         labels = [line.partition(":")[0] for line in request[1].splitlines()]
+    elif types is not None:
+        labels = [line.partition(":")[0] for line in types[0].splitlines()]
     names = [label.lower().replace(" ", "_") for label in labels]
     lines = []
     for label, value in zip(labels, _values(names, prompt, has_result).values(), strict=True):

@@ -25,13 +25,20 @@ class FakeServer(Server):
         refusals: The requests that the provider refused.
         problems: Requests that the SDK's types do not allow, and own replies that do not parse there. A test must
             check at its end that there are none.
+        request_ids: The ids of requests that were sent in headers, of refused requests too.
+        holds_end: Whether the last piece of a streamed reply is never sent.
     """
 
     paths: ClassVar[Sequence[str]] = ("/v1/chat/completions",)
     """The paths of requests, as aiohttp has them: ``{name}`` is a variable part."""
 
+    request_id_header: ClassVar[str | None] = None
+    """The header of responses with the id of the request. None for a provider that sends none."""
+
     def __init__(self) -> None:
         super().__init__()
+        self.request_ids: list[str] = []
+        self.holds_end = False
         self.refusals: list[Mapping[str, Any]] = []
         self.problems: list[str] = []
 
@@ -66,6 +73,10 @@ class FakeServer(Server):
     @abstractmethod
     def check_chunk(self, chunk: Mapping[str, Any]) -> None:
         """Raise ValueError for a piece of a stream that does not parse in the SDK."""
+
+    def token_limit(self, body: Mapping[str, Any]) -> int | None:
+        """The largest number of tokens of a reply that a request names; None for none."""
+        return body.get("max_completion_tokens") or body.get("max_tokens")
 
     def is_streamed(self, request: web.Request, body: Mapping[str, Any]) -> bool:
         """Whether a request wants its reply as a stream."""
@@ -113,22 +124,35 @@ class FakeServer(Server):
         response = self.refusal(body)
         if response is not None:
             self.refusals.append(body)
+            response.headers.update(self._headers())
             return response
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
-        reply = answer(self.prompt(body))
+        reply = answer(self.prompt(body)).cut(self.token_limit(body))
         if self.is_streamed(request, body):
             return await self._stream(request, self.chunks(body, reply))
         content = self.reply(body, reply)
         self._note_problem(self.check_reply, content)
-        return web.json_response(content)
+        return web.json_response(content, headers=self._headers())
+
+    def _headers(self) -> dict[str, str]:
+        """The headers of a response, with a new id."""
+        if self.request_id_header is None:
+            return {}
+        self.request_ids.append(f"request-{len(self.request_ids) + 1}")
+        return {self.request_id_header: self.request_ids[-1]}
 
     async def _stream(self, request: web.Request, chunks: Sequence[Mapping[str, Any]]) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": self.stream_type})
+        response = web.StreamResponse(headers={"Content-Type": self.stream_type, **self._headers()})
         await response.prepare(request)
-        for chunk in chunks:
+        for number, chunk in enumerate(chunks, 1):
+            if self.holds_end and number == len(chunks):
+                await asyncio.Event().wait()  # until the client disconnects, or the server is stopped
             self._note_problem(self.check_chunk, chunk)
-            await response.write(self.event(chunk))
+            try:
+                await response.write(self.event(chunk))
+            except ConnectionResetError:  # the client has cancelled its request
+                return response
             await asyncio.sleep(0)  # pieces arrive one at a time
         await response.write(self.end_of_stream)
         return response

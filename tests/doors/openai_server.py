@@ -92,6 +92,8 @@ class OpenAIFormatServer(FakeServer):
 
     def finish(self, reply: Answer) -> str:
         """The reason why a reply ended."""
+        if reply.is_cut:
+            return "length"
         return "tool_calls" if reply.tool_calls else "stop"
 
     def whole(self, kind: str, choices: Sequence[Any], usage: Mapping[str, Any] | None) -> dict[str, Any]:

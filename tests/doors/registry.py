@@ -12,12 +12,12 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import dspynb as dn
 from tests.doors import providers
 
-__all__ = ["MANY_SETTINGS", "Door", "all_doors", "register"]
+__all__ = ["MANY_SETTINGS", "Door", "Reports", "all_doors", "register"]
 
 MANY_SETTINGS: Mapping[str, Any] = {
     "temperature": 0.7,
@@ -30,6 +30,32 @@ MANY_SETTINGS: Mapping[str, Any] = {
 """The settings of dspynb's vocabulary of which models refuse some."""
 
 
+Condition = Literal["always", "with effort", "in streams", "without a schema", "never"]
+"""When a reply has something. ``with effort``: if the request has the setting ``effort``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reports:
+    """What a provider reports of a call, from its documentation and SDK.
+
+    Args:
+        request_id: The header with the id of the request; empty for a provider without one.
+        response_id: Whether a response has an id.
+        reasoning: When a reply has the text of the model's thinking.
+        reasoning_tokens: When the tokens of the thinking are counted.
+        tools: ``native`` if a reply has tool calls, ``refused`` if the server takes no tools, and ``text`` if none are
+            sent to it.
+        missing: Why fields are missing, by field.
+    """
+
+    request_id: str = ""
+    response_id: bool = True
+    reasoning: Condition = "never"
+    reasoning_tokens: Condition = "never"
+    tools: Literal["native", "refused", "text"] = "native"
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Door:
     """A model at a server.
@@ -39,6 +65,7 @@ class Door:
         model: The name for ``dn.LM``.
         server: Starts the server; ``with server() as running`` gives an object with the address ``base``. A
             ``FakeServer`` in most doors.
+        reports: What the provider reports of a call.
         adapted: The settings that are changed for this model in the ten checks, as the warnings name them.
         many_adapted: The settings that are changed in a request with ``MANY_SETTINGS``.
         settings: Arguments of ``dn.LM``, beside the model's name and the address.
@@ -50,6 +77,7 @@ class Door:
     name: str
     model: str
     server: Callable[[], AbstractContextManager[Any]]
+    reports: Reports
     adapted: tuple[str, ...] = ()
     many_adapted: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)

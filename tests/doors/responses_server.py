@@ -31,6 +31,7 @@ class ResponsesServer(FakeServer):
 
     paths: ClassVar[Sequence[str]] = ("/v1/responses",)
     end_of_stream: ClassVar[bytes] = b""
+    request_id_header = "x-request-id"
     model: ClassVar[str]
     """The name that the server knows. Any other name is not found."""
 
@@ -84,6 +85,9 @@ class ResponsesServer(FakeServer):
         tools = [tool["name"] for tool in body.get("tools") or ()]
         return Prompt(messages, tools, text_format.get("schema"))
 
+    def token_limit(self, body: Mapping[str, Any]) -> int | None:
+        return body.get("max_output_tokens")
+
     def settings(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
         settings = {name: body[name] for name in _SAME_NAMES if name in body}
         if "max_output_tokens" in body:
@@ -93,18 +97,19 @@ class ResponsesServer(FakeServer):
         return settings
 
     def reply(self, body: Mapping[str, Any], reply: Answer) -> Mapping[str, Any]:
-        return self.response(body, reply, "completed", list(self.items(body, reply)))
+        return self.response(body, reply, _status(reply), list(self.items(body, reply)))
 
     def response(self, body: Mapping[str, Any], reply: Answer, status: str, output: Sequence[Any]) -> dict[str, Any]:
         """A response with this status and output."""
-        is_done = status == "completed"
+        is_done = status != "in_progress"
+        details = {"reason": "max_output_tokens"} if status == "incomplete" else None
         return {
             "id": "resp_1",
             "object": "response",
             "created_at": 1_764_500_000.0,
             "status": status,
             "error": None,
-            "incomplete_details": None,
+            "incomplete_details": details,
             "instructions": body.get("instructions"),
             "max_output_tokens": body.get("max_output_tokens"),
             "metadata": body.get("metadata") or {},
@@ -130,7 +135,7 @@ class ResponsesServer(FakeServer):
         reasoning = {
             "type": "reasoning",
             "id": f"rs_{number}",
-            "summary": [{"type": "summary_text", "text": reply.thinking}],
+            "summary": [{"type": "summary_text", "text": reply.thinking}] if self.has_summary(body) else [],
         }
         if "reasoning.encrypted_content" in (body.get("include") or ()):
             reasoning["encrypted_content"] = f"gAAAA-{number}"
@@ -148,6 +153,10 @@ class ResponsesServer(FakeServer):
                 "arguments": json.dumps(call.arguments),
                 "status": "completed",
             }
+
+    def has_summary(self, body: Mapping[str, Any]) -> bool:
+        """Whether a response has a summary of its reasoning."""
+        return True
 
     def usage(self, reply: Answer) -> dict[str, Any]:
         """The tokens of a request."""
@@ -171,8 +180,8 @@ class ResponsesServer(FakeServer):
             events.append(_item_event("added", index, _empty(item)))
             events += ({**event, **place} for event in _EVENTS_OF[item["type"]](item))
             events.append(_item_event("done", index, item))
-        whole = self.response(body, reply, "completed", items)
-        events.append({"type": "response.completed", "response": whole})
+        whole = self.response(body, reply, _status(reply), items)
+        events.append({"type": f"response.{_status(reply)}", "response": whole})
         return [{**event, "sequence_number": number} for number, event in enumerate(events)]
 
     def event(self, chunk: Mapping[str, Any]) -> bytes:
@@ -183,6 +192,11 @@ class ResponsesServer(FakeServer):
 
     def check_chunk(self, chunk: Mapping[str, Any]) -> None:
         check_event(_EVENT, chunk)
+
+
+def _status(reply: Answer) -> str:
+    """The status of a response at its end."""
+    return "incomplete" if reply.is_cut else "completed"
 
 
 def _text(content: Any) -> str:

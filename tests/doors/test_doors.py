@@ -92,13 +92,30 @@ def test_calls_show_the_settings_that_the_server_received(door):
     assert len(received) == 1  # the check of budgets has two runs, and the report has the calls of the last one
 
 
+@pytest.mark.parametrize("door", FAKE_DOORS)
+def test_the_checks_list_what_the_provider_reports(door):
+    reported = set()
+    for result in report_of(door).results:
+        reported |= set(result.reported)
+    reports = door.reports
+    fills = {
+        "finish": True,
+        "request_id": bool(reports.request_id),
+        "response_id": reports.response_id,
+        "response_model": True,
+        "reasoning": reports.reasoning in ("always", "without a schema"),
+        "reasoning_tokens": reports.reasoning_tokens in ("always", "in streams"),
+        "tool_calls": reports.tools == "native",
+    }
+    assert reported == {name for name, is_filled in fills.items() if is_filled}
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_the_table_in_the_docs_has_what_the_checks_show(door):
-    assert table.row(door, report_of(door)) in table.rows_of_page(), "run python -m tests.doors.table"
+    assert table.row(door, report_of(door)) in table.CHECKS.rows(), "run python -m tests.doors.table"
 
 
 def test_the_table_in_the_docs_has_one_row_for_each_door():
-    lines = table.rows_of_page()
-    assert lines[:2] == table.header()
-    names = [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]]
-    assert names == [door.name for door in all_doors()]
+    lines = table.CHECKS.rows()
+    assert lines[:2] == table.header(table.titles())
+    assert [table.name_of(line) for line in lines[2:]] == [door.name for door in all_doors()]

@@ -17,7 +17,7 @@ from tests.doors.providers.deepseek import DeepSeekServer
 from tests.doors.providers.ollama import NativeOllamaServer, OllamaServer
 from tests.doors.providers.openai import GPT5Server, OSeriesServer, PlainServer
 from tests.doors.providers.vllm import BareVLLMServer, VLLMServer
-from tests.doors.registry import Door
+from tests.doors.registry import Door, Reports
 from tests.doors.suite import try_door
 from tests.doors.table import row
 from tests.doors.validation import check_reply, request_check
@@ -162,7 +162,7 @@ class FailingServer(OpenAIFormatServer):
 
 
 def test_a_door_that_fails_is_shown_as_failing():
-    door = Door(name="failing", model="openai/m", server=FailingServer)
+    door = Door(name="failing", model="openai/m", server=FailingServer, reports=Reports())
     report = try_door(door)
     assert {result.outcome for result in report.results} == {"fails"}
     assert row(door, report) == f"| failing |{' fails |' * 10} nothing |"

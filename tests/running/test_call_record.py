@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import pytest
+from aiohttp import web
 
 import dspynb as dn
 from dspynb.running.journal import flush_journals
@@ -91,8 +93,6 @@ def test_a_call_that_is_not_streamed_has_no_time_to_its_first_piece():
 
 
 def test_the_providers_ids_and_its_finish_reason_are_recorded():
-    from aiohttp import web
-
     body = {**reply(chat(answer="4")), "id": "chatcmpl-7"}
     with Server(lambda *_: web.json_response(body, headers={"x-request-id": "req-9"})) as server:
         (call,) = dn.Predict("question -> answer", lm=lm(server)).run_sync(question="?").calls
@@ -166,3 +166,120 @@ def test_a_call_that_waited_for_a_stopped_run_and_was_not_sent_is_not_recorded()
 
     run = asyncio.run(main(dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: chat(answer="4")))))
     assert len(run.calls) == 0
+
+
+def broken(*bodies, headers=None):
+    """A stream that breaks off after these chunks."""
+
+    async def answer(request):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **(headers or {})})
+        await response.prepare(request)
+        for body in bodies:
+            await response.write(b"data: " + json.dumps(body).encode() + b"\n\n")
+        request.transport.close()
+        return response
+
+    return answer
+
+
+def delta(**fields):
+    return {"id": "chatcmpl-7", "model": "m-2026", "choices": [{"index": 0, "delta": fields}]}
+
+
+async def parts_of(program):
+    return [part async for part in program.stream(question="?")]
+
+
+CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize("piece", [{"reasoning_content": "I think."}, {"tool_calls": [CALL]}, {"refusal": "No."}])
+def test_the_first_token_of_a_stream_may_be_no_text(piece):
+    with Server(streamed=[broken(delta(role="assistant", content=""), delta(**piece))]) as server:
+        with pytest.raises(dn.errors.ModelError):
+            asyncio.run(parts_of(dn.Predict("question -> answer", lm=lm(server, retries=0))))
+    (call,) = dn.last_run().record.calls
+    assert 0 < call.first_token <= call.seconds
+
+
+def test_a_stream_that_breaks_off_without_a_piece_has_no_first_token_and_the_id_of_its_request():
+    with Server(streamed=[broken(delta(role="assistant", content=""), headers={"request-id": "req-9"})]) as server:
+        with pytest.raises(dn.errors.ModelError) as caught:
+            asyncio.run(parts_of(dn.Predict("question -> answer", lm=lm(server, retries=0))))
+    (call,) = dn.last_run().record.calls
+    assert (call.first_token, call.request_id, caught.value.request_id) == (None, "req-9", "req-9")
+
+
+def test_a_stream_is_retried_after_reasoning_and_its_first_token_is_that_of_the_last_try():
+    held = []
+
+    async def late(request):
+        began = time.perf_counter()
+        await asyncio.sleep(0.1)
+        held.append(time.perf_counter() - began)
+        return await sse(list(chat(answer="Paris")))(request)
+
+    first = broken(delta(reasoning_content="I think."), headers={"x-request-id": "req-1"})
+    with Server(streamed=[first, late]) as server:
+        assert asyncio.run(parts_of(dn.Predict("question -> answer", lm=lm(server))))[-1].answer == "Paris"
+    (call,) = dn.last_run().record.calls
+    assert (call.usage.retries, call.request_id) == (1, None)
+    assert held[0] <= call.first_token <= call.usage.seconds
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_cancelled_call_has_its_waiting_apart_from_its_work(cached):
+    async def main(model):
+        ask = dn.Predict("question -> answer", lm=model)
+        began = time.perf_counter()
+        sent = ask.start(question="?")
+        while not server.bodies:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        waiting = ask.start(question="another")
+        while not model.limits.slots._waiters:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        both_at = time.perf_counter()
+        await asyncio.sleep(0.05)
+        both = time.perf_counter() - both_at
+        for run in (waiting, sent):
+            run.task.cancel()
+            await asyncio.wait([run.task])
+        return sent.record.calls[0], waiting.record.calls[0], both, time.perf_counter() - began
+
+    async def answer(body, number):
+        await asyncio.Event().wait()
+
+    with Server(answer) as server:
+        model = dn.LM("openai/m", api_base=server.base, api_key="none", concurrency=1, cache=cached)
+        sent, waiting, both, whole = asyncio.run(main(model))
+    assert sent.seconds >= both
+    assert waiting.waited >= both
+    for call in (sent, waiting):
+        assert call.seconds + call.waited <= whole
+        assert call.error.startswith("CancelledError")
+
+
+def test_the_id_of_a_request_that_the_server_refuses_is_recorded():
+    refusal = server_error(400, "no", **{"apim-request-id": "azure-1"})
+    with Server(lambda *_: refusal) as server, pytest.raises(dn.errors.BadRequestError, match="request azure-1"):
+        dn.Predict("question -> answer", lm=lm(server)).run_sync(question="?")
+    assert dn.last_run().calls.request_id.item() == "azure-1"
+
+
+def test_a_replayed_call_has_the_finish_reason_of_its_record():
+    with Server(lambda body, number: chat(answer="4")) as server:
+        ask = dn.Predict("question -> answer", lm=lm(server))
+        run = ask.run_sync(question="?").run
+    replay = asyncio.run(dn.replay(run, ask))
+    (call,) = replay.prediction.calls
+    assert (call.finish, call.cached, call.server) == ("stop", True, None)
+
+
+def test_a_key_that_a_server_repeats_in_its_ids_is_redacted():
+    key = "sk-proj-0123456789abcdefghij"
+    body = {**reply(chat(answer="4")), "id": f"id-{key}", "model": f"m-{key}"}
+    with Server(lambda *_: body) as server:
+        model = dn.LM("openai/m", api_base=server.base, api_key=key, cache=False)
+        (call,) = dn.Predict("question -> answer", lm=model).run_sync(question="?").calls
+    assert key not in repr(call)
+    assert (call.response_id, call.response_model) == ("id-***", "m-***")

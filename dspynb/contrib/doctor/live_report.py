@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dspynb.contrib.doctor.model_checks import CheckResult
+from dspynb.contrib.doctor.model_checks import REPORTED, CheckResult
 from dspynb.contrib.doctor.report import clean
 
 __all__ = ["LiveReport"]
@@ -52,9 +52,18 @@ class LiveReport:
             total += result.tokens
         return total
 
+    @property
+    def reported(self) -> list[str]:
+        """The fields of the record of a call that the provider fills."""
+        names: set[str] = set()
+        for result in self.results:
+            names.update(result.reported)
+        return [name for name in REPORTED if name in names]
+
     def text(self) -> str:
         """The report in Markdown, with columns of equal width."""
-        facts = {**self.head, "adapted": "; ".join(self.adapted) or "nothing"}
+        reported = ", ".join(self.reported) or "nothing"
+        facts = {**self.head, "adapted": "; ".join(self.adapted) or "nothing", "reported": reported}
         lines = [f"- {name}: {_cell(clean(value))}" for name, value in facts.items()]
         return "\n".join([*lines, "", *self._table(), "", self._summary(), ""])
 
@@ -84,12 +93,14 @@ class LiveReport:
         return f"{outcomes}; {self.calls} calls, {tokens} tokens, {cost}."
 
     def json(self) -> str:
-        """The report as a JSON object: ``fine``, the versions and settings, ``adapted``, the totals, and ``checks``."""
+        """The report as a JSON object: ``fine``, the versions and settings, ``adapted``, ``reported``, the totals, and
+        ``checks``."""
         checks = [asdict(result) for result in self.results]
         facts: dict[str, Any] = {
             "fine": self.fine,
             **{name.replace(" ", "_"): value for name, value in self.head.items()},
             "adapted": list(self.adapted),
+            "reported": self.reported,
             "calls": self.calls,
             "tokens": self.tokens,
             "usd": self.usd,

@@ -7,15 +7,17 @@ answers are: a wrong answer passes, and one that cannot be read is reported as "
 from __future__ import annotations
 
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal
 
 import dspynb as dn
 from dspynb.errors import BudgetExhausted, DspynbError, ModelAdaptedWarning, shorten
+from dspynb.events import PredictorCalled
 from dspynb.redact import error_text, redact
 
-__all__ = ["MODEL_CHECKS", "CheckResult", "ModelCheck", "run_check"]
+__all__ = ["MODEL_CHECKS", "REPORTED", "CheckResult", "ModelCheck", "run_check"]
 
 Outcome = Literal["works", "reply not usable", "fails", "not run"]
 """``not run``: the check was not run, or not to its end; `run_check` never returns it."""
@@ -44,7 +46,8 @@ class CheckResult:
     """What a check showed. ``detail``: the error that decides the outcome, and ``adapted``, without secrets.
 
     ``calls``, ``tokens``, ``usd``: what all calls of the check used, with retries and repairs; tokens and USD are None
-    if one call did not report them. ``adapted``: the settings that were first adapted in this check.
+    if one call did not report them. ``adapted``: the settings that were first adapted in this check. ``reported``: the
+    fields of the record of a call that the provider fills, such as ``request_id``, in the order of ``REPORTED``.
     """
 
     name: str
@@ -54,6 +57,19 @@ class CheckResult:
     tokens: int | None = None
     usd: float | None = None
     adapted: tuple[str, ...] = ()
+    reported: tuple[str, ...] = ()
+
+
+REPORTED: Mapping[str, Callable[[PredictorCalled], object]] = {
+    "finish": attrgetter("finish"),
+    "request_id": attrgetter("request_id"),
+    "response_id": attrgetter("response_id"),
+    "response_model": attrgetter("response_model"),
+    "reasoning": attrgetter("reasoning"),
+    "reasoning_tokens": attrgetter("usage.reasoning_tokens"),
+    "tool_calls": attrgetter("tool_calls"),
+}
+"""The fields of the record of a call that not every provider reports."""
 
 
 async def run_check(check: ModelCheck, lm: Any, adapter: str | None = None) -> CheckResult:
@@ -75,18 +91,22 @@ async def run_check(check: ModelCheck, lm: Any, adapter: str | None = None) -> C
             errors.append(error_text(error, _DETAIL_LENGTH))
     run = dn.last_run()
     adapted = _adapted(caught)
+    calls: Sequence[PredictorCalled] = ()
     if run is not None and run is not run_before:
-        errors = _causes([*_errors_of_calls(run.calls.error.dropna(), adapted), *errors])
+        calls = run.record.calls
+        errors_of_calls = [call.error for call in calls if call.error is not None]
+        errors = _causes([*_errors_of_calls(errors_of_calls, adapted), *errors])
     spent = meter.spent
     tokens = spent["tokens"]
     return CheckResult(
         check.name,
         _outcome(errors),
-        "; ".join([*_deciding_error(errors), *adapted]),
+        "; ".join([*_deciding_error(errors, calls), *adapted]),
         calls=int(spent["calls"] or 0),
         tokens=None if meter.estimated or tokens is None else int(tokens),
         usd=spent["usd"],
         adapted=adapted,
+        reported=tuple(name for name, read in REPORTED.items() if any(map(read, calls))),
     )
 
 
@@ -122,10 +142,16 @@ def _outcome(errors: Sequence[str]) -> Outcome:
     return "fails"
 
 
-def _deciding_error(errors: Sequence[str]) -> list[str]:
-    """The error that decides the outcome, if there is one."""
+def _deciding_error(errors: Sequence[str], calls: Sequence[PredictorCalled]) -> list[str]:
+    """The error that decides the outcome, if there is one, with the id of its request."""
     deciding = [error for error in errors if not error.startswith(_ERRORS_OF_A_WEAK_MODEL)] or errors
-    return [shorten(error, _DETAIL_LENGTH) for error in deciding[:1]]
+    if not deciding:
+        return []
+    texts = [shorten(deciding[0], _DETAIL_LENGTH)]
+    for call in calls:
+        if call.error == deciding[0] and call.request_id is not None and call.request_id not in texts[0]:
+            return [*texts, f"request {call.request_id}"]
+    return texts
 
 
 class UnexpectedResult(DspynbError):

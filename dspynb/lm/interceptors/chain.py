@@ -19,7 +19,15 @@ from dspynb.running.streamed_calls import StreamedCall
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import Scope
 
-__all__ = ["Interceptor", "Links", "ModelCall", "Proceed", "chain", "links_of"]
+__all__ = ["Interceptor", "Links", "ModelCall", "Pending", "Proceed", "chain", "links_of"]
+
+
+class Pending(Protocol):
+    """A request that is waiting or being sent."""
+
+    def reply_so_far(self) -> LMReply:
+        """The times and the ids of the call as they are known now, as those of a reply without a text."""
+        ...
 
 
 @dataclass(slots=True)
@@ -31,7 +39,8 @@ class ModelCall:
     of the request in the reply cache; None if the cache is not used. ``settings``: those of the request merged with
     those of the model; None until they are merged. ``sent``: the settings as they were sent last, where they were
     adapted to the model; else None. ``progress``: the part of a streamed reply that views show; None for a call that is
-    not streamed. ``admitted``: whether the runs and budgets around the call have admitted it.
+    not streamed. ``pending``: what is known of the call while it is sent; None before, and for models other than
+    ``LM``. ``admitted``: whether the runs and budgets around the call have admitted it.
     ``streamed``: whether the listener has received the text of the reply.
     """
 
@@ -45,6 +54,7 @@ class ModelCall:
     settings: Mapping[str, Any] | None = None
     sent: Mapping[str, Any] | None = None
     progress: StreamedCall | None = None
+    pending: Pending | None = None
     admitted: bool = False
     streamed: bool = False
 

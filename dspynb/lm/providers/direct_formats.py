@@ -23,7 +23,12 @@ __all__ = ["CHAT", "FORMATS", "DirectFormat", "is_without_path", "needs_response
 
 
 class Assembler(Protocol):
-    """Assembles a streamed reply: ``add`` returns the new text of a piece, ``body`` the whole reply."""
+    """Assembles a streamed reply: ``add`` returns the new text of a piece, ``body`` the whole reply.
+
+    ``has_begun``: whether a piece of the reply has arrived: of its text, its reasoning, a refusal or a tool call.
+    """
+
+    has_begun: bool
 
     @property
     def thinking(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from dspynb.errors import BadRequestError
@@ -13,10 +13,12 @@ from dspynb.lm.providers.billing import Billing, dollars
 from dspynb.lm.providers.endpoint import Endpoint
 from dspynb.lm.providers.wire_formats import WireFormat
 
-__all__ = ["COST_HEADER", "Engine", "EngineProfile", "needs_stream"]
+__all__ = ["COST_HEADER", "Engine", "EngineProfile", "ResponseCallback", "needs_stream"]
 
 COST_HEADER = "x-litellm-response-cost"
 """The header in which litellm's proxy reports the cost of a reply, in US dollars."""
+ResponseCallback = Callable[[str | None], None]
+"""A function that is called when the headers of a response have arrived, with the provider's id of the request."""
 # Sources: DashScope (FoundationAgents/OpenManus#330), OpenAI's Codex (tinyhumansai/openhuman#5165).
 _NEEDS_STREAM = re.compile(
     r"\bonly supports? (?:the )?stream|\benable the stream parameter|\bstream must be (?:set to )?'?true"
@@ -65,9 +67,14 @@ class Engine(ABC):
         settings: Mapping[str, Any],
         on_piece: PieceCallback | None = None,
         on_thinking: PieceCallback | None = None,
+        on_response: ResponseCallback | None = None,
     ) -> LMReply:
-        """Send a request and return the reply; with ``on_piece``, stream it. ``on_thinking``: called with each piece of
-        the thinking that arrives beside the text of a stream. Raises ModelError."""
+        """Send a request and return the reply. Raises ModelError.
+
+        ``on_piece``: streams the reply. It is called with each new piece of the text, and with an empty text for the
+        first piece of another kind, such as reasoning. ``on_thinking``: called with each piece of the thinking that
+        arrives beside the text of a stream. ``on_response``: called once, when a response begins to arrive.
+        """
 
     def billing(self, request_fields: Mapping[str, Any], usd: object = None) -> Billing:
         """What decides the price of a reply beside its usage: the service tier among the fields of the request, and the

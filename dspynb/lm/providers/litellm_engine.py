@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -37,15 +38,16 @@ from dspynb.lm.providers.addresses import (
     unset_key,
 )
 from dspynb.lm.providers.endpoint import Endpoint
-from dspynb.lm.providers.engine import COST_HEADER, Engine
+from dspynb.lm.providers.engine import COST_HEADER, Engine, ResponseCallback
 from dspynb.lm.providers.error_kinds import error_kind, provider_error
 from dspynb.lm.providers.error_report import ErrorReport, read_report
 from dspynb.lm.providers.litellm_http import HTTPGuard, current_guard, guard_clients
 from dspynb.lm.providers.model_names import not_found_advice, parse_name
 from dspynb.lm.providers.openai_format import read_reply, request_body, retry_after
 from dspynb.lm.providers.reply_assembler import ReplyAssembler
+from dspynb.lm.providers.response_ids import request_id
 from dspynb.lm.settings import LITELLM_SETTINGS
-from dspynb.redact import error_text, is_secret_name, redact
+from dspynb.redact import error_text, is_secret_name
 
 __all__ = ["LiteLLMEngine"]
 
@@ -145,9 +147,9 @@ class LiteLLMEngine(Engine):
         settings: Mapping[str, Any],
         on_piece: PieceCallback | None = None,
         on_thinking: PieceCallback | None = None,
+        on_response: ResponseCallback | None = None,
     ) -> LMReply:
-        """Send a request and return the reply; with ``on_piece``, stream it. Raises ModelError; ConfigurationError if
-        litellm is not installed."""
+        """Send a request and return the reply; see ``Engine``. Raises ConfigurationError without litellm."""
         key = self._key(settings)
         if key in (None, _NO_KEY) and not _has_credentials(self.provider, settings):
             self._check_key(settings, key)
@@ -155,11 +157,12 @@ class LiteLLMEngine(Engine):
         arguments = self._arguments(request, settings, key)
         if on_piece is not None:
             arguments |= self.stream_fields()
-        error_fields = {"model": self.model}
-        guard = HTTPGuard()
+        error_fields: dict[str, Any] = {"model": self.model}
+        guard = HTTPGuard(on_response)
         token = current_guard.set(guard)
         try:
             response = await litellm.acompletion(**arguments)
+            error_fields["request_id"] = guard.names.request_id
             usd = None
             if on_piece is None:
                 body = _with_refusals(response.model_dump())
@@ -175,7 +178,8 @@ class LiteLLMEngine(Engine):
             raise self._model_error(error, guard, key_problem) from None
         finally:
             current_guard.reset(token)
-        return read_reply(body, self.model, error_fields, self.billing(arguments, usd))
+            self.address = self._base(settings) or guard.address or self.address
+        return read_reply(_as_reported(body, guard), self.model, error_fields, self.billing(arguments, usd))
 
     def _check_key(self, settings: Mapping[str, Any], key: str | None) -> None:
         """Raise AuthenticationError for a request without a key to a server that is known to need one.
@@ -239,7 +243,7 @@ class LiteLLMEngine(Engine):
         details: dict[str, Any] = {
             "model": self.model,
             "status": getattr(error, "status_code", None),
-            "request_id": redact(headers.get("x-request-id") or "") or None,
+            "request_id": guard.names.request_id or request_id(headers),
             "retry_after": wait,
         }
         if error_kind(report, _client_kind(error)) is AuthenticationError and key_problem:
@@ -295,11 +299,13 @@ async def _streamed(
     response: Any, on_piece: PieceCallback, on_thinking: PieceCallback | None, error_fields: Mapping[str, Any]
 ) -> dict[str, Any]:
     assembler = ReplyAssembler(shares_finish=True)
+    has_begun = False
     async for chunk in response:
         text = assembler.add(chunk.model_dump(), error_fields)
         if on_thinking is not None and assembler.thinking:
             on_thinking(assembler.thinking)
-        if text:
+        if text or (not has_begun and assembler.has_begun):
+            has_begun = True
             on_piece(text)
     return assembler.body(error_fields)
 
@@ -309,6 +315,25 @@ def _reported_cost(response: Any) -> object:
     hidden = getattr(response, "_hidden_params", None)
     headers = hidden.get("additional_headers") if isinstance(hidden, Mapping) else None
     return headers.get(f"llm_provider-{COST_HEADER}") if isinstance(headers, Mapping) else None
+
+
+_ID_OF_LITELLM = re.compile(r"chatcmpl-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def _as_reported(body: dict[str, Any], guard: HTTPGuard) -> dict[str, Any]:
+    """The body with the id, the model and the usage that the provider reports, where litellm has others.
+
+    Its id and model stay for a response in a format that could not be read, except for an id that litellm has made.
+    """
+    names = guard.names
+    usage = body.get("usage") or {}
+    if not usage.get("prompt_tokens") and not usage.get("completion_tokens"):
+        body = {**body, "usage": None}  # litellm has zeros for a response without usage
+    if names.has_read:
+        return {**body, "id": names.response_id, "model": names.response_model}
+    if _ID_OF_LITELLM.fullmatch(str(body.get("id"))):
+        return {**body, "id": None}
+    return body
 
 
 def _with_refusals(body: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from dspynb.lm.providers import sse
 from dspynb.lm.providers.addresses import describe_redirect
+from dspynb.lm.providers.engine import ResponseCallback
+from dspynb.lm.providers.response_ids import ResponseNames, request_id
 
 __all__ = ["HTTPGuard", "current_guard", "guard_clients"]
 
@@ -24,13 +26,21 @@ _SEND_OPTIONS = {"follow_redirects": False, "stream": True}
 
 
 class HTTPGuard:
-    """Guards the HTTP requests of one call, and records what it refused."""
+    """Guards the HTTP requests of one call, and records what it refused, and what the response says about itself.
 
-    def __init__(self) -> None:
+    ``on_response``: called when the headers of a response have arrived, with the provider's id of the request.
+    """
+
+    def __init__(self, on_response: ResponseCallback | None = None) -> None:
         self.redirects: list[str] = []
         """The targets of redirects, for an error message."""
         self.exceeded_limit = ""
         """The limit that a body exceeded, such as ``64 MiB``; empty if none did."""
+        self.address: str | None = None
+        """The origin of the last request, such as ``https://api.anthropic.com:443``; None before it."""
+        self.names = ResponseNames()
+        """What the response says about itself."""
+        self.on_response = on_response
 
     def size_limit(self, response: Any) -> int:
         """The maximum number of bytes of a response's body."""
@@ -38,6 +48,23 @@ class HTTPGuard:
         if content_type.startswith("text/event-stream"):
             return sse.MAX_STREAM_BYTES
         return sse.MAX_BODY_BYTES
+
+    def note_request(self, *args: Any, **keywords: Any) -> None:
+        """Record where a request is sent, until one of them had a response with names: litellm may send further ones,
+        such as a look-up of the model's abilities. Takes the arguments of ``httpx.Client.send``."""
+        if self.names.has_any:
+            return
+        url = (args[0] if args else keywords["request"]).url
+        self.address = f"{url.scheme}://{url.netloc.decode('ascii', 'replace')}"
+
+    def note_response(self, response: Any, *, is_stream: bool) -> None:
+        """Record the id of a request, from the headers of its response."""
+        if self.names.has_any:
+            return
+        encoding = response.headers.get("content-encoding", "") if is_stream else None
+        self.names = ResponseNames(request_id(response.headers), encoding)
+        if self.on_response is not None:
+            self.on_response(self.names.request_id)
 
     def refuse_body(self, limit: int) -> None:
         """Record that a body is longer than ``limit`` bytes, and raise ValueError to end the request."""
@@ -91,6 +118,8 @@ class _BoundedStream:
         self._size += len(chunk)
         if self._size > self._limit:
             self._guard.refuse_body(self._limit)
+        if not self._guard.names.is_complete:
+            self._guard.names.add(chunk)
         return chunk
 
 
@@ -131,8 +160,9 @@ def _guarded_async_send(send: Callable[..., Any], bounded_stream: Callable[..., 
         if guard is None:
             return await send(*args, **keywords)
         await _close_with_loop(args[0])
+        guard.note_request(*args[1:], **keywords)
         response = await send(*args, **keywords | _SEND_OPTIONS)
-        _guard_response(response, guard, bounded_stream)
+        _guard_response(response, guard, bounded_stream, is_stream=bool(keywords.get("stream")))
         if keywords.get("stream"):
             return response
         try:
@@ -154,8 +184,9 @@ def _guarded_sync_send(send: Callable[..., Any], bounded_stream: Callable[..., A
         guard = current_guard.get()
         if guard is None:
             return send(*args, **keywords)
+        guard.note_request(*args[1:], **keywords)
         response = send(*args, **keywords | _SEND_OPTIONS)
-        _guard_response(response, guard, bounded_stream)
+        _guard_response(response, guard, bounded_stream, is_stream=bool(keywords.get("stream")))
         if keywords.get("stream"):
             return response
         try:
@@ -194,11 +225,15 @@ class _DecodedBody:
 
     def content(self) -> bytes:
         """All chunks so far."""
-        return b"".join(self._chunks)
+        content = b"".join(self._chunks)
+        if not self._is_error and not self._guard.names.has_any:
+            self._guard.names.read_body(content)
+        return content
 
 
-def _guard_response(response: Any, guard: HTTPGuard, bounded_stream: Callable[..., Any]) -> None:
-    """Record a redirect, and bound the response's stream."""
+def _guard_response(response: Any, guard: HTTPGuard, bounded_stream: Callable[..., Any], *, is_stream: bool) -> None:
+    """Record a redirect and the id of the request, and bound the response's stream."""
     if response.is_redirect:
         guard.redirects.append(describe_redirect(str(response.request.url), response.headers.get("location")))
+    guard.note_response(response, is_stream=is_stream)
     response.stream = bounded_stream(response.stream, guard.size_limit(response), guard)

@@ -9,10 +9,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from dspynb.errors import ConfigurationError, MalformedReply, ModelError, Refused, shorten
-from dspynb.lm.protocol import LMReply, LMRequest, Message, is_complete, with_usage
+from dspynb.lm.protocol import LMReply, LMRequest, Message, is_complete, with_facts, with_usage
 from dspynb.lm.providers.billing import FROM_LISTS, Billing, read_bill, read_usage
 from dspynb.lm.providers.error_kinds import provider_error
 from dspynb.lm.providers.error_report import read_report
+from dspynb.lm.providers.response_ids import short_text
 from dspynb.lm.providers.responses_request import REASONING_ITEMS
 from dspynb.redact import redact, redact_known
 
@@ -27,7 +28,6 @@ __all__ = [
     "reported_error",
     "request_body",
     "retry_after",
-    "short_text",
 ]
 
 
@@ -77,11 +77,6 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any], billing: 
     if len(choices) < len(raw_choices) or body.get("error"):
         raise with_usage(MalformedReply(f"the reply is damaged: {excerpt(body, 200)!r}", **error_fields), usage)
     first = _first_answer(choices)
-    if first.refusal:
-        problem = f"the model refused to answer: {excerpt(first.refusal, 400)!r}"
-        error = Refused(problem, **error_fields, advice=Refused.remedy)
-        error.text = redact_known(first.refusal)
-        raise with_usage(error, usage)
     reply = LMReply(
         first.text,
         first.calls,
@@ -96,8 +91,13 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any], billing: 
         response_model=short_text(body.get("model")),
         price_source=price_source,
     )
+    if first.refusal:
+        problem = f"the model refused to answer: {excerpt(first.refusal, 400)!r}"
+        error = Refused(problem, **error_fields, advice=Refused.remedy)
+        error.text = redact_known(first.refusal)
+        raise with_facts(error, reply)
     if not first.text and not first.calls and is_complete(reply):
-        raise with_usage(MalformedReply("the reply is empty", **error_fields), usage)
+        raise with_facts(MalformedReply("the reply is empty", **error_fields), reply)
     return reply
 
 
@@ -112,14 +112,6 @@ def _error_without_choices(body: Any, model: str, error_fields: Mapping[str, Any
     if isinstance(usage, Mapping):
         return with_usage(error, read_usage(usage, model, billing))
     return error
-
-
-def short_text(value: object) -> str | None:
-    """An id or a name from a response; None for any other value."""
-    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_ID else None
-
-
-_LONGEST_ID = 200
 
 
 def _field(value: object, name: str) -> Any:

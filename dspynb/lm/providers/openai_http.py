@@ -34,7 +34,7 @@ from dspynb.lm.providers.addresses import (
 from dspynb.lm.providers.billing import Billing
 from dspynb.lm.providers.direct_formats import CHAT, FORMATS, DirectFormat, is_without_path, needs_responses
 from dspynb.lm.providers.endpoint import Endpoint
-from dspynb.lm.providers.engine import COST_HEADER, Engine, EngineProfile
+from dspynb.lm.providers.engine import COST_HEADER, Engine, EngineProfile, ResponseCallback
 from dspynb.lm.providers.error_kinds import provider_error
 from dspynb.lm.providers.error_report import read_report
 from dspynb.lm.providers.model_names import not_found_advice, parse_name
@@ -44,10 +44,11 @@ from dspynb.lm.providers.openai_format import (
     reported_error,
     retry_after,
 )
+from dspynb.lm.providers.response_ids import request_id
 from dspynb.lm.providers.responses_request import OWN_FIELDS
 from dspynb.lm.providers.wire_formats import OPENAI_CHAT, WireFormat
 from dspynb.lm.settings import refuse_litellm_settings
-from dspynb.redact import error_text, is_secret_name, redact
+from dspynb.redact import error_text, is_secret_name
 
 if TYPE_CHECKING:
     import aiohttp
@@ -132,9 +133,9 @@ class DirectEngine(Engine):
         settings: Mapping[str, Any],
         on_piece: PieceCallback | None = None,
         on_thinking: PieceCallback | None = None,
+        on_response: ResponseCallback | None = None,
     ) -> LMReply:
-        """Send a request and return the reply; with ``on_piece``, stream it. Raises ModelError. A cancellation closes
-        the connection."""
+        """Send a request and return the reply; see ``Engine``. A cancellation closes the connection."""
         import aiohttp
 
         session = await _session()
@@ -159,8 +160,14 @@ class DirectEngine(Engine):
             async with session.post(
                 url, data=payload, headers=headers, timeout=self._timeout, allow_redirects=False
             ) as response:
+                received_id = request_id(response.headers)
+                if on_response is not None:
+                    on_response(received_id)
                 self._check_redirect(response, url)
-                return await self._read(response, message_format, on_piece, on_thinking, body)
+                error_fields = {"model": self.model, "status": response.status, "request_id": received_id}
+                return await self._read(
+                    response, message_format, on_piece, on_thinking, request_fields=body, error_fields=error_fields
+                )
         except TimeoutError:
             problem = f"no reply within {self.endpoint.timeout:g} s"
             raise ModelTimeout(problem, model=self.model, advice=ModelTimeout.remedy) from None
@@ -188,12 +195,12 @@ class DirectEngine(Engine):
         message_format: DirectFormat,
         on_piece: PieceCallback | None,
         on_thinking: PieceCallback | None,
+        *,
         request_fields: Mapping[str, Any],
+        error_fields: dict[str, Any],
     ) -> LMReply:
         status = response.status
         headers = response.headers
-        request_id = redact(headers.get("x-request-id", "")) or None
-        error_fields: dict[str, Any] = {"model": self.model, "status": status, "request_id": request_id}
         if status < 400 and on_piece is not None and response.content_type == "text/event-stream":
             body = await _streamed(response, message_format, on_piece, on_thinking, error_fields)
             return message_format.read_reply(body, self.model, error_fields, self.billing(request_fields))
@@ -267,6 +274,7 @@ async def _streamed(
 ) -> dict[str, Any]:
     """Read a reply that is streamed as server-sent events, and return it as a response body."""
     assembler = message_format.assembler()
+    has_begun = False
     async with contextlib.aclosing(sse.read_events(response.content.iter_any(), error_fields)) as events:
         async for name, data in events:
             if data.strip() == b"[DONE]":
@@ -281,7 +289,8 @@ async def _streamed(
             text = assembler.add(chunk, error_fields)
             if on_thinking is not None and assembler.thinking:
                 on_thinking(assembler.thinking)
-            if text:
+            if text or (not has_begun and assembler.has_begun):
+                has_begun = True
                 on_piece(text)
     return assembler.body(error_fields)
 

@@ -18,6 +18,8 @@ from dspynb.lm.providers.openai_format import (
 
 __all__ = ["ReplyAssembler"]
 
+_NAMES = ("id", "model")
+"""Fields of the chunks that belong to the reply. Not every chunk has them."""
 _MOST_CHOICES = 1024
 """A chunk with a larger index is damaged."""
 
@@ -28,7 +30,8 @@ class ReplyAssembler:
     With ``n`` > 1, the chunks of several completions are mixed. The text of the first one is streamed.
 
     ``shares_finish``: whether the stream has one finish reason for all completions, as litellm's streams have. The last
-    one then counts for every completion without its own.
+    one then counts for every completion without its own. ``has_begun``: whether a piece of the text, the reasoning, a
+    refusal or a tool call has arrived.
     """
 
     def __init__(self, *, shares_finish: bool = False) -> None:
@@ -38,6 +41,8 @@ class ReplyAssembler:
         """The thinking beside the text in the chunk that was added last, of the first completion."""
         self._usage: Any = None
         self._service_tier: Any = None
+        self._names: dict[str, Any] = {}
+        self.has_begun = False
 
     def add(self, chunk: Mapping[str, Any], error_fields: Mapping[str, Any]) -> str:
         """Add a chunk and return the text that it adds to the first completion.
@@ -50,6 +55,8 @@ class ReplyAssembler:
         self._usage = chunk.get("usage") or self._usage
         self.thinking = ""
         self._service_tier = chunk.get("service_tier") or self._service_tier
+        if len(self._names) < len(_NAMES):
+            self._names |= {name: chunk[name] for name in _NAMES if chunk.get(name)}
         choices = chunk.get("choices")
         if not isinstance(choices, list | tuple | None):
             raise damaged_chunk(chunk, error_fields)
@@ -62,6 +69,7 @@ class ReplyAssembler:
             text = streamed.add(choice)
             if text is None:
                 raise damaged_chunk(chunk, error_fields)
+            self.has_begun = self.has_begun or streamed.has_begun
             if index == 0:
                 texts.append(text)
                 self.thinking += streamed.reasoning
@@ -79,7 +87,7 @@ class ReplyAssembler:
             choice = self._choices[index]
             if choice.finish is not None:
                 bodies.append(choice.body())
-        return {"choices": bodies, "usage": self._usage, "service_tier": self._service_tier}
+        return {**self._names, "choices": bodies, "usage": self._usage, "service_tier": self._service_tier}
 
     def _share_finish(self) -> None:
         finishes = [choice.finish for choice in self._choices.values() if choice.finish is not None]
@@ -105,6 +113,7 @@ class _StreamedChoice:
         self.finish: str | None = None
         self.reasoning = ""
         """The reasoning in the piece that was added last."""
+        self.has_begun = False
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -132,6 +141,8 @@ class _StreamedChoice:
         self.reasoning = read_reasoning(delta) or content.reasoning
         self._reasoning.append(self.reasoning)
         self._refusal.append(refusal or content.refusal)
+        if content.text or self.reasoning or refusal or content.refusal or calls:
+            self.has_begun = True
         self._add_logprobs(choice.get("logprobs"))
         if not all(map(self._add_call, calls or ())):
             return None

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from dspynb.errors import MalformedReply, ModelError, Refused
-from dspynb.lm.protocol import LMReply, is_complete, with_usage
+from dspynb.lm.protocol import LMReply, is_complete, with_facts, with_usage
 from dspynb.lm.providers.billing import FROM_LISTS, Bill, Billing, read_bill
-from dspynb.lm.providers.openai_format import excerpt, is_error_report, reported_error, short_text
+from dspynb.lm.providers.openai_format import excerpt, is_error_report, reported_error
+from dspynb.lm.providers.response_ids import short_text
 from dspynb.lm.providers.responses_request import REASONING_ITEMS
 from dspynb.redact import redact_known
 
@@ -38,13 +39,6 @@ def read_response(body: Any, model: str, error_fields: Mapping[str, Any], billin
     items = _Items()
     if not all(map(items.add, output)):
         raise with_usage(MalformedReply(f"the reply is damaged: {excerpt(body, 200)!r}", **error_fields), usage)
-    refusal = "".join(items.refusals)
-    if refusal:
-        error = Refused(
-            f"the model refused to answer: {excerpt(refusal, 400)!r}", **error_fields, advice=Refused.remedy
-        )
-        error.text = redact_known(refusal)
-        raise with_usage(error, usage)
     reply = LMReply(
         "".join(items.texts or items.comments),
         tuple(items.calls),
@@ -58,8 +52,14 @@ def read_response(body: Any, model: str, error_fields: Mapping[str, Any], billin
         response_model=short_text(body.get("model")),
         price_source=price_source,
     )
+    refusal = "".join(items.refusals)
+    if refusal:
+        problem = f"the model refused to answer: {excerpt(refusal, 400)!r}"
+        error = Refused(problem, **error_fields, advice=Refused.remedy)
+        error.text = redact_known(refusal)
+        raise with_facts(error, reply)
     if not reply.text and not items.calls and is_complete(reply):
-        raise with_usage(MalformedReply("the reply is empty", **error_fields), usage)
+        raise with_facts(MalformedReply("the reply is empty", **error_fields), reply)
     return reply
 
 

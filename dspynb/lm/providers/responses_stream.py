@@ -30,10 +30,11 @@ class ResponseAssembler:
     """Assembles the events of a streamed reply. ``add`` returns the new text of an event, ``body`` the whole reply.
 
     The last event has the whole response. Where a server leaves its output empty there, it is made of the events
-    before.
+    before. ``has_begun``: whether a piece of the text, the reasoning, a refusal or a tool call has arrived.
     """
 
     def __init__(self) -> None:
+        self.has_begun = False
         self._items: dict[int, _StreamedItem] = {}
         self._response: Mapping[str, Any] | None = None
         self.thinking = ""
@@ -74,6 +75,7 @@ class ResponseAssembler:
         if not isinstance(delta, str):
             raise damaged_chunk(event, error_fields)
         item.add(_DELTAS[kind], delta)
+        self.has_begun = True
         if _DELTAS[kind] in _PARTS_OF_REASONING:
             self._add_thinking(index, event, delta)
         is_answer = _DELTAS[kind] == "text" and item.fields.get("phase") != "commentary"

@@ -3,7 +3,8 @@
 The SDK has the types of the API version 2026-10-21, which has no sampling settings. litellm sends the version
 2023-06-01, in which the older models still take them, and structured output under its name of the beta, which Anthropic
 still takes (github.com/vercel/ai/issues/12298). The error for a temperature is that of github.com/BerriAI/litellm/
-issues/26444.
+issues/26444. Each response has the header request-id (Anthropic's overview of its API), and the usage has the tokens of
+the thinking (github.com/anthropics/anthropic-sdk-python/issues/1017).
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from anthropic.types.message_create_params import MessageCreateParamsBase
 
 from tests.doors.answers import Answer, Prompt
 from tests.doors.fake_server import FakeServer
-from tests.doors.registry import Door, register
+from tests.doors.registry import Door, Reports, register
 from tests.doors.validation import check_reply, request_check
 
 _SAMPLING = ("temperature", "top_p", "top_k")
 _PIECE = re.compile(r"\S*\s*")
+_THINKING_TOKENS = 14
 _BETA = "structured-outputs-2025-11-13"
 _EVENTS = {
     "message_start": types.RawMessageStartEvent,
@@ -48,6 +50,7 @@ class AnthropicServer(FakeServer):
     end_of_stream = b""
     model: ClassVar[str]
     thinks: ClassVar[bool] = False
+    request_id_header = "request-id"
 
     @property
     def base(self) -> str:
@@ -83,7 +86,11 @@ class AnthropicServer(FakeServer):
 
     def reply(self, body: Mapping[str, Any], reply: Answer) -> Mapping[str, Any]:
         stop = "tool_use" if reply.tool_calls else "end_turn"
-        return {**self.message(body), "content": list(self.blocks(body, reply)), "stop_reason": stop}
+        if reply.is_cut:
+            stop = "max_tokens"
+        content = list(self.blocks(body, reply))
+        message = {**self.message(body), "content": content, "stop_reason": stop}
+        return {**message, "usage": {**message["usage"], **_output_tokens(content)}}
 
     def message(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A message without content."""
@@ -95,7 +102,7 @@ class AnthropicServer(FakeServer):
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": {"input_tokens": 120, "output_tokens": 30, "cache_read_input_tokens": 0},
+            "usage": {"input_tokens": 120, "output_tokens": 1, "cache_read_input_tokens": 0},
         }
 
     def blocks(self, body: Mapping[str, Any], reply: Answer) -> Iterator[dict[str, Any]]:
@@ -113,7 +120,7 @@ class AnthropicServer(FakeServer):
         for index, block in enumerate(whole["content"]):
             events += [{**event, "index": index} for event in _block_events(block)]
         delta = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
-        events.append({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 30}})
+        events.append({"type": "message_delta", "delta": delta, "usage": _output_tokens(whole["content"])})
         return [*events, {"type": "message_stop"}]
 
     def event(self, chunk: Mapping[str, Any]) -> bytes:
@@ -124,6 +131,13 @@ class AnthropicServer(FakeServer):
 
     def check_chunk(self, chunk: Mapping[str, Any]) -> None:
         check_reply(_EVENTS[chunk["type"]], chunk)
+
+
+def _output_tokens(content: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The part of the usage that is known at the end of a message."""
+    kinds = {block["type"] for block in content}
+    thinking = _THINKING_TOKENS if kinds & {"thinking", "redacted_thinking"} else 0
+    return {"output_tokens": 30 + thinking, "output_tokens_details": {"thinking_tokens": thinking}}
 
 
 def _with_output_config(body: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +152,7 @@ def _with_output_config(body: dict[str, Any]) -> dict[str, Any]:
 def _block_events(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The events of one block of a message."""
     empty = {"text": {"text": ""}, "thinking": {"thinking": "", "signature": ""}, "tool_use": {"input": {}}}
-    yield {"type": "content_block_start", "content_block": {**block, **empty[block["type"]]}}
+    yield {"type": "content_block_start", "content_block": {**block, **empty.get(block["type"], {})}}
     deltas: list[dict[str, Any]] = []
     if block["type"] == "tool_use":
         deltas = [{"type": "input_json_delta", "partial_json": json.dumps(block["input"])}]
@@ -211,6 +225,7 @@ register(
         name="Anthropic, claude-haiku-4-5",
         model="anthropic/claude-haiku-4-5",
         server=HaikuServer,
+        reports=Reports(request_id="request-id", reasoning="with effort", reasoning_tokens="with effort"),
         adapted=("temperature",),
         many_adapted=("seed", "temperature", "top_p"),  # with an effort it thinks, and takes no temperature
     )
@@ -220,6 +235,7 @@ register(
         name="Anthropic, claude-sonnet-5-5",
         model="anthropic/claude-sonnet-5-5",
         server=SonnetServer,
+        reports=Reports(request_id="request-id", reasoning="always", reasoning_tokens="always"),
         adapted=("temperature",),
         many_adapted=("seed", "temperature", "top_p"),
     )

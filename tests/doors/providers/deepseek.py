@@ -1,7 +1,8 @@
 """DeepSeek's reasoner, in OpenAI's format with thinking in ``reasoning_content``.
 
 It has JSON objects, but no JSON schemas (github.com/llm-exe/llm-exe/issues/662), and takes JSON objects only if the
-prompt speaks of JSON (github.com/browserbase/stagehand/issues/1204). It ignores sampling settings.
+prompt speaks of JSON (github.com/browserbase/stagehand/issues/1204). It ignores sampling settings. The
+header x-ds-trace-id has the id of a request; there is no x-request-id.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from typing import Any
 from aiohttp import web
 
 from tests.doors.openai_server import OpenAIFormatServer, openai_error
-from tests.doors.registry import Door, register
+from tests.doors.registry import Door, Reports, register
 
 
 class DeepSeekServer(OpenAIFormatServer):
     """deepseek-reasoner."""
 
     model = "deepseek-reasoner"
+    request_id_header = "x-ds-trace-id"
     thinking_key = "reasoning_content"
     added = (
         "choices.message.reasoning_content",  # the thinking
@@ -65,6 +67,13 @@ register(
         name="DeepSeek, deepseek-reasoner",
         model="deepseek/deepseek-reasoner",
         server=DeepSeekServer,
+        reports=Reports(
+            request_id="x-ds-trace-id",
+            reasoning="always",
+            reasoning_tokens="always",
+            tools="text",
+            missing={"tool_calls": "litellm's model map says that the model takes no tools"},
+        ),
         adapted=("response_format",),
     )
 )

@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 
 from tests.doors.answers import Answer, Prompt
 from tests.doors.fake_server import FakeServer
-from tests.doors.registry import Door, register
+from tests.doors.registry import Door, Reports, register
 from tests.doors.validation import check_reply, request_check
 
 _PIECE = re.compile(r"\S*\s*")
@@ -74,6 +74,9 @@ class GeminiServer(FakeServer):
         """The settings of a request."""
         return body.get("generation_config") or {}
 
+    def token_limit(self, body: Mapping[str, Any]) -> int | None:
+        return self.config(body).get("max_output_tokens")
+
     def refusal(self, body: Mapping[str, Any]) -> web.Response | None:
         if body["model"] != self.model:
             message = (
@@ -100,7 +103,7 @@ class GeminiServer(FakeServer):
         return Prompt(messages, tools, schema)
 
     def reply(self, body: Mapping[str, Any], reply: Answer) -> Mapping[str, Any]:
-        return self.whole(body, reply, list(self.parts(body, reply)), "STOP")
+        return self.whole(body, reply, list(self.parts(body, reply)), _finish(reply))
 
     def whole(
         self, body: Mapping[str, Any], reply: Answer, parts: Sequence[Mapping[str, Any]], finish: str | None
@@ -139,13 +142,17 @@ class GeminiServer(FakeServer):
                 pieces.append(part)
                 continue
             pieces += [{**part, "text": text} for text in _PIECE.findall(part["text"]) if text]
-        finishes = [*[None] * (len(pieces) - 1), "STOP"]
+        finishes = [*[None] * (len(pieces) - 1), _finish(reply)]
         return [self.whole(body, reply, [piece], finish) for piece, finish in zip(pieces, finishes, strict=True)]
 
     def check_reply(self, body: Mapping[str, Any]) -> None:
         check_reply(types.GenerateContentResponse, body)
 
     check_chunk = check_reply
+
+
+def _finish(reply: Answer) -> str:
+    return "MAX_TOKENS" if reply.is_cut else "STOP"
 
 
 def _text(content: Mapping[str, Any]) -> str:
@@ -165,4 +172,15 @@ class FlashServer(GeminiServer):
     model = "gemini-2.5-flash"
 
 
-register(Door(name="Gemini, gemini-2.5-flash", model="gemini/gemini-2.5-flash", server=FlashServer))
+register(
+    Door(
+        name="Gemini, gemini-2.5-flash",
+        model="gemini/gemini-2.5-flash",
+        server=FlashServer,
+        reports=Reports(
+            reasoning="with effort",
+            reasoning_tokens="always",
+            missing={"request_id": "there is no header with one; the body has the field responseId"},
+        ),
+    )
+)

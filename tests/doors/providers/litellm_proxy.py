@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.doors.registry import Door, register
+from tests.doors.registry import Door, Reports, register
 from tests.lm.llama_cpp_server import llama_cpp_server
 from tests.lm.proxy import proxy
 
@@ -31,6 +31,7 @@ register(
         name="litellm's proxy, llama.cpp behind it",
         model="openai/smollm2",
         server=_proxy_of_llama_cpp,
+        reports=Reports(request_id="x-litellm-call-id", missing={"reasoning": "the model does not think"}),
         settings={"api_key": _KEY, "max_tokens": 60},
         adapter="json",
         outcomes=("works", "reply not usable"),

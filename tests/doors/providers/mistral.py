@@ -1,7 +1,8 @@
 """Mistral's API, through litellm: OpenAI's path, with names and values of its own. It refuses all others.
 
 The errors are those of public reports: github.com/mistralai/platform-docs-public/issues/7 and
-github.com/partITech/php-mistral/issues/76.
+github.com/partITech/php-mistral/issues/76. The header mistral-correlation-id has the id of a request; Mistral's own
+mistral-vibe reads it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mistralai.client.models import (
 
 from tests.doors.answers import Answer
 from tests.doors.openai_server import OpenAIFormatServer
-from tests.doors.registry import Door, register
+from tests.doors.registry import Door, Reports, register
 from tests.doors.validation import check_reply, request_check
 
 _OF_OPENAI = ("refusal", "logprobs")
@@ -36,6 +37,7 @@ class MistralServer(OpenAIFormatServer):
     """A model of Mistral."""
 
     model: ClassVar[str]
+    request_id_header = "mistral-correlation-id"
 
     @property
     def base(self) -> str:
@@ -130,6 +132,19 @@ register(
         name="Mistral, mistral-small-latest",
         model="mistral/mistral-small-latest",
         server=SmallServer,
+        reports=Reports(request_id="mistral-correlation-id", missing={"reasoning": "the model does not think"}),
     )
 )
-register(Door(name="Mistral, magistral-medium-latest", model="mistral/magistral-medium-latest", server=MagistralServer))
+register(
+    Door(
+        name="Mistral, magistral-medium-latest",
+        model="mistral/magistral-medium-latest",
+        server=MagistralServer,
+        reports=Reports(
+            request_id="mistral-correlation-id",
+            reasoning="always",
+            reasoning_tokens="in streams",
+            missing={"reasoning_tokens": "the SDK's UsageInfo has no such count; litellm estimates it for streams"},
+        ),
+    )
+)

@@ -18,7 +18,7 @@ from ollama._types import ChatRequest
 from tests.doors.answers import Answer, Prompt
 from tests.doors.fake_server import FakeServer
 from tests.doors.openai_server import OpenAIFormatServer, openai_error
-from tests.doors.registry import Door, register
+from tests.doors.registry import Door, Reports, register
 from tests.doors.validation import check_reply, request_check
 
 
@@ -112,6 +112,9 @@ class NativeOllamaServer(FakeServer):
         schema = body.get("format")
         return Prompt(messages, tools, schema if isinstance(schema, dict) else None)
 
+    def token_limit(self, body: Mapping[str, Any]) -> int | None:
+        return (body.get("options") or {}).get("num_predict")
+
     def is_streamed(self, request: web.Request, body: Mapping[str, Any]) -> bool:
         return body.get("stream", True)  # Ollama streams unless it is told otherwise
 
@@ -123,7 +126,7 @@ class NativeOllamaServer(FakeServer):
         if reply.tool_calls:
             calls = [{"function": {"name": call.name, "arguments": call.arguments}} for call in reply.tool_calls]
             message["tool_calls"] = calls
-        return self._end(message)
+        return self._end(message, reply)
 
     def chunks(self, body: Mapping[str, Any], reply: Answer) -> Sequence[Mapping[str, Any]]:
         messages = []
@@ -131,7 +134,7 @@ class NativeOllamaServer(FakeServer):
             messages += [{"role": "assistant", "content": "", "thinking": word} for word in words(reply.thinking)]
         messages += [{"role": "assistant", "content": word} for word in words(reply.text)]
         chunks = [{**self._beginning(), "message": message, "done": False} for message in messages]
-        return [*chunks, self._end({**self.reply(body, reply)["message"], "content": "", "thinking": ""})]
+        return [*chunks, self._end({**self.reply(body, reply)["message"], "content": "", "thinking": ""}, reply)]
 
     def _thinking(self, body: Mapping[str, Any], thinking: str) -> dict[str, Any]:
         return {} if body.get("think") is False else {"thinking": thinking}
@@ -139,12 +142,12 @@ class NativeOllamaServer(FakeServer):
     def _beginning(self) -> dict[str, Any]:
         return {"model": self.model, "created_at": "2026-11-30T14:00:00.123456789Z"}
 
-    def _end(self, message: Mapping[str, Any]) -> dict[str, Any]:
+    def _end(self, message: Mapping[str, Any], reply: Answer) -> dict[str, Any]:
         return {
             **self._beginning(),
             "message": message,
             "done": True,
-            "done_reason": "stop",
+            "done_reason": "length" if reply.is_cut else "stop",
             "total_duration": 4_883_583_458,
             "load_duration": 1_334_875,
             "prompt_eval_count": 120,
@@ -169,6 +172,10 @@ register(
         name="Ollama at /v1, gemma3:4b",
         model="openai/gemma3:4b",
         server=OllamaServer,
+        reports=Reports(
+            tools="refused",
+            missing={"request_id": "no header has one", "reasoning": "the model does not think"},
+        ),
         adapted=("tools",),
         many_adapted=("reasoning_effort",),
     )
@@ -178,6 +185,18 @@ register(
         name="Ollama through litellm, qwen3:8b",
         model="ollama_chat/qwen3:8b",
         server=NativeOllamaServer,
+        reports=Reports(
+            response_id=False,
+            reasoning="always",
+            reasoning_tokens="in streams",
+            tools="text",
+            missing={
+                "request_id": "no header has one",
+                "response_id": "the SDK's ChatResponse has none",
+                "reasoning_tokens": "eval_count has them with the answer's; litellm estimates them for streams",
+                "tool_calls": "litellm's model map does not say that the model takes tools",
+            },
+        ),
         settings={"engine": "litellm"},
     )
 )

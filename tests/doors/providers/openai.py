@@ -12,13 +12,14 @@ from typing import Any, ClassVar
 from aiohttp import web
 
 from tests.doors.openai_server import OpenAIFormatServer, openai_error
-from tests.doors.registry import Door, register
+from tests.doors.registry import Door, Reports, register
 
 
 class PlainServer(OpenAIFormatServer):
     """gpt-4.1-mini: takes all sampling settings, and no effort."""
 
     model = "gpt-4.1-mini"
+    request_id_header = "x-request-id"
 
     def whole(self, kind: str, choices: Any, usage: Any) -> dict[str, Any]:
         return {**super().whole(kind, choices, usage), "service_tier": "default", "system_fingerprint": "fp_1"}
@@ -93,12 +94,26 @@ class GPT5Server(ReasoningServer):
 
 
 MANY_ADAPTED = ("max_tokens", "stop", "temperature", "top_p")
-register(Door(name="OpenAI, gpt-4.1-mini", model="openai/gpt-4.1-mini", server=PlainServer, many_adapted=("effort",)))
+HIDDEN = Reports(
+    request_id="x-request-id",
+    reasoning_tokens="always",
+    missing={"reasoning": "chat completions of OpenAI do not have it"},
+)
+register(
+    Door(
+        name="OpenAI, gpt-4.1-mini",
+        model="openai/gpt-4.1-mini",
+        server=PlainServer,
+        reports=Reports(request_id="x-request-id", missing={"reasoning": "the model does not think"}),
+        many_adapted=("effort",),
+    )
+)
 register(
     Door(
         name="OpenAI, o4-mini",
         model="openai/o4-mini",
         server=OSeriesServer,
+        reports=HIDDEN,
         adapted=("temperature",),
         many_adapted=MANY_ADAPTED,
     )
@@ -108,6 +123,7 @@ register(
         name="OpenAI, gpt-5-mini",
         model="openai/gpt-5-mini",
         server=GPT5Server,
+        reports=HIDDEN,
         adapted=("temperature",),
         many_adapted=MANY_ADAPTED,
     )

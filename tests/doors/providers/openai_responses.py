@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from aiohttp import web
 
 from tests.doors.providers.openai import unsupported
-from tests.doors.registry import Door, register
+from tests.doors.registry import Door, Reports, register
 from tests.doors.responses_server import ResponsesServer
 
 RESPONSES = {"profile": {"wire_format": "openai_responses"}}
@@ -31,6 +31,9 @@ class CodexServer(ResponsesServer):
                 return unsupported(name)
         return super().refusal(body)
 
+    def has_summary(self, body: Mapping[str, Any]) -> bool:
+        return (body.get("reasoning") or {}).get("summary") is not None
+
 
 class O3ProServer(CodexServer):
     """o3-pro, which has no log probabilities and no penalties either."""
@@ -38,6 +41,11 @@ class O3ProServer(CodexServer):
     model = "o3-pro"
 
 
+REPORTS = Reports(
+    request_id="x-request-id",
+    reasoning_tokens="always",
+    missing={"reasoning": "a summary on request: extra_body={'reasoning': {'summary': 'auto'}}; else it is encrypted"},
+)
 MANY_ADAPTED = ("seed", "stop", "temperature", "top_p")
 for _name, _server in (("gpt-5-codex", CodexServer), ("o3-pro", O3ProServer)):
     register(
@@ -45,6 +53,7 @@ for _name, _server in (("gpt-5-codex", CodexServer), ("o3-pro", O3ProServer)):
             name=f"OpenAI Responses, {_name}",
             model=f"openai/{_name}",
             server=_server,
+            reports=REPORTS,
             adapted=("temperature",),
             many_adapted=MANY_ADAPTED,
             settings=RESPONSES,

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from tests.doors.answers import Answer
 from tests.doors.openai_server import OpenAIFormatServer
-from tests.doors.registry import Door, register
+from tests.doors.registry import Door, Reports, register
 
 
 def vllm_error(status: int, message: str, kind: str) -> web.Response:
@@ -94,5 +94,24 @@ class BareVLLMServer(VLLMServer):
             yield {name: value for name, value in delta.items() if name != "refusal"}
 
 
-register(Door(name="vLLM with parsers, Qwen3-8B", model="hosted_vllm/Qwen/Qwen3-8B", server=VLLMServer))
-register(Door(name="vLLM without options, Qwen3-8B", model="Qwen/Qwen3-8B", server=BareVLLMServer, adapted=("tools",)))
+_MISSING = {
+    "request_id": "the header x-request-id is sent with --enable-request-id-headers only",
+    "reasoning_tokens": "the usage has them with the answer's",
+}
+register(
+    Door(
+        name="vLLM with parsers, Qwen3-8B",
+        model="hosted_vllm/Qwen/Qwen3-8B",
+        server=VLLMServer,
+        reports=Reports(reasoning="always", missing=_MISSING),
+    )
+)
+register(
+    Door(
+        name="vLLM without options, Qwen3-8B",
+        model="Qwen/Qwen3-8B",
+        server=BareVLLMServer,
+        reports=Reports(reasoning="without a schema", tools="refused", missing=_MISSING),
+        adapted=("tools",),
+    )
+)
