@@ -26,7 +26,7 @@ from pydantic_core import core_schema
 
 from dspynb.data import Usage
 from dspynb.errors import JournalError
-from dspynb.events import FIELDS, Event, PredictorCalled, is_plain, store_messages, to_json
+from dspynb.events import EVENT_TYPES, FIELDS, Event, PredictorCalled, is_plain, store_messages, to_json
 from dspynb.processes import after_fork_in_child
 from dspynb.redact import holds_known, redact_known
 from dspynb.running.locks import RunLock, lock_run
@@ -185,9 +185,10 @@ def _make_private(folder: Path) -> None:
 
 
 @cache
-def _serializer(event_type: type[Event]) -> pydantic_core.SchemaSerializer:
+def _serializer(kind: str) -> pydantic_core.SchemaSerializer:
     """Writes the fields of an event that do not have their default value: most fields of most events have it, and the
     reader fills it in. The fields whose absence means something else are written always."""
+    event_type = EVENT_TYPES[kind]
     declared = []
     for field in dataclasses.fields(event_type):
         schema: core_schema.CoreSchema = core_schema.any_schema()
@@ -206,7 +207,7 @@ def _line_of(event: Event) -> tuple[bytes, bool]:
     any type and must be checked; a data URL anywhere else is recognised in the line."""
     try:
         if all(map(is_plain, _USER_VALUES[type(event)](event))):
-            fields = _serializer(type(event)).to_json(event, exclude_defaults=True)
+            fields = _serializer(type(event).__name__).to_json(event, exclude_defaults=True)
             if b";base64," not in fields:
                 return b'{"type":"%b",%b\n' % (type(event).__name__.encode(), fields[1:]), True
     except Exception:  # too deep, a lone surrogate, or a message with values of an adapter's own types
