@@ -195,7 +195,7 @@ def _serializer(kind: str) -> pydantic_core.SchemaSerializer:
         if field.default is not dataclasses.MISSING:
             schema = core_schema.with_default_schema(schema, default=field.default)
         elif field.default_factory in _EMPTY_FACTORIES:
-            schema = core_schema.with_default_schema(schema, default=field.default_factory())  # type: ignore[misc]
+            schema = core_schema.with_default_schema(schema, default=field.default_factory())
         declared.append(core_schema.dataclass_field(field.name, schema))
     arguments = core_schema.dataclass_args_schema(event_type.__name__, declared)
     schema = core_schema.dataclass_schema(event_type, arguments, list(FIELDS[event_type]), slots=True)
