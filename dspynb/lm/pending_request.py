@@ -11,7 +11,7 @@ from dspynb.lm.adaptation import Adaptation
 from dspynb.lm.interceptors.chain import ModelCall
 from dspynb.lm.limits import Limits
 from dspynb.lm.protocol import LMReply, LMRequest
-from dspynb.lm.providers.engine import Engine
+from dspynb.lm.providers.engine import Engine, response_callback
 from dspynb.scope.budget import about_tokens
 from dspynb.scope.core import current_scope
 from dspynb.scope.gate import GATE
@@ -116,19 +116,21 @@ class PendingRequest:
         self.request_id = None
         if self.engine.profile is not self.adaptation.profile:
             self.engine.fit(self.adaptation.profile)
+        token = response_callback.set(self._note_response)
         self._sent_at = sent_at = time.perf_counter()
         try:
             if self.on_piece is None:
-                return await self.engine.complete(request, settings, None, self._note_response)
+                return await self.engine.complete(request, settings, None)
             return await self._stream(request, settings)
         finally:
             self._worked += time.perf_counter() - sent_at
             self._sent_at = None
+            response_callback.reset(token)
 
     async def _stream(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
         self.engine.asks_for_usage = _USAGE not in self.adaptation.profile.refused
         try:
-            return await self.engine.complete(request, settings, self._pass_on, self._note_response)
+            return await self.engine.complete(request, settings, self._pass_on)
         except UnsupportedParameter as error:
             if self._has_streamed:  # the listener has a part of the reply, which cannot be taken back
                 raise BadRequestError(error.problem, model=error.model, status=error.status) from error
@@ -136,7 +138,7 @@ class PendingRequest:
                 raise
         self.adaptation.refuse(_USAGE)
         self.engine.asks_for_usage = False
-        return await self.engine.complete(request, settings, self._pass_on, self._note_response)
+        return await self.engine.complete(request, settings, self._pass_on)
 
     def may_retry(self, error: ModelError) -> None:
         """Raise ``error`` if a piece of the text has arrived, or Halted if the run or a budget allows no retry."""

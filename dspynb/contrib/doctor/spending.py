@@ -12,7 +12,6 @@ from dspynb.errors import AuthenticationError, BudgetExhausted, ModelError
 from dspynb.lm.client import LM
 from dspynb.lm.profiles import LIMIT_NAMES
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
-from dspynb.lm.providers.engine import ResponseCallback
 from dspynb.lm.providers.openai_format import request_body
 from dspynb.lm.providers.prices import HighestPrices, highest_prices
 
@@ -64,15 +63,12 @@ class SpendingLimit:
         send = engine.complete
 
         async def complete(
-            request: LMRequest,
-            settings: Mapping[str, Any],
-            on_piece: PieceCallback | None = None,
-            on_response: ResponseCallback | None = None,
+            request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
         ) -> LMReply:
             bound = self._admit(lm, request, settings)
             reserved = bound.usd
             try:
-                reply = await send(request, settings, on_piece, on_response)
+                reply = await send(request, settings, on_piece)
                 reserved = self._actual(lm, reply.usage, bound)
             except ModelError as error:
                 reserved = self._actual_of_error(lm, error, bound)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers.endpoint import Endpoint
 from dspynb.lm.providers.wire_formats import WireFormat
 
-__all__ = ["Engine", "EngineProfile", "ResponseCallback"]
+__all__ = ["Engine", "EngineProfile", "ResponseCallback", "response_callback"]
 
 ResponseCallback = Callable[[str | None], None]
 """A function that is called when the headers of a response have arrived, with the provider's id of the request."""
+response_callback: ContextVar[ResponseCallback | None] = ContextVar("callback of the response", default=None)
+"""The function for the request that the current task sends; None for none."""
 
 
 class EngineProfile(Protocol):
@@ -45,16 +48,12 @@ class Engine(ABC):
 
     @abstractmethod
     async def complete(
-        self,
-        request: LMRequest,
-        settings: Mapping[str, Any],
-        on_piece: PieceCallback | None = None,
-        on_response: ResponseCallback | None = None,
+        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
     ) -> LMReply:
-        """Send a request and return the reply. Raises ModelError.
+        """Send a request and return the reply. Raises ModelError. Calls ``response_callback`` when a response arrives.
 
         ``on_piece``: streams the reply. It is called with each new piece of the text, and with an empty text for the
-        first piece of another kind, such as reasoning. ``on_response``: called once, when a response begins to arrive.
+        first piece of another kind, such as reasoning.
         """
 
     def stream_fields(self) -> dict[str, Any]:

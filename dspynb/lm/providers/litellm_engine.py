@@ -38,7 +38,7 @@ from dspynb.lm.providers.addresses import (
     unset_key,
 )
 from dspynb.lm.providers.endpoint import Endpoint
-from dspynb.lm.providers.engine import Engine, ResponseCallback
+from dspynb.lm.providers.engine import Engine, response_callback
 from dspynb.lm.providers.error_kinds import error_kind, provider_error
 from dspynb.lm.providers.error_report import ErrorReport, read_report
 from dspynb.lm.providers.litellm_http import HTTPGuard, current_guard, guard_clients
@@ -142,11 +142,7 @@ class LiteLLMEngine(Engine):
         return api_key
 
     async def complete(
-        self,
-        request: LMRequest,
-        settings: Mapping[str, Any],
-        on_piece: PieceCallback | None = None,
-        on_response: ResponseCallback | None = None,
+        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
     ) -> LMReply:
         """Send a request and return the reply; see ``Engine``. Raises ConfigurationError without litellm."""
         key = self._key(settings)
@@ -157,7 +153,7 @@ class LiteLLMEngine(Engine):
         if on_piece is not None:
             arguments |= self.stream_fields()
         error_fields: dict[str, Any] = {"model": self.model}
-        guard = HTTPGuard(on_response)
+        guard = HTTPGuard(response_callback.get())
         token = current_guard.set(guard)
         try:
             response = await litellm.acompletion(**arguments)

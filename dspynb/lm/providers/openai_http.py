@@ -33,7 +33,7 @@ from dspynb.lm.providers.addresses import (
 )
 from dspynb.lm.providers.direct_formats import CHAT, FORMATS, DirectFormat, is_without_path, needs_responses
 from dspynb.lm.providers.endpoint import Endpoint
-from dspynb.lm.providers.engine import Engine, EngineProfile, ResponseCallback
+from dspynb.lm.providers.engine import Engine, EngineProfile, response_callback
 from dspynb.lm.providers.error_kinds import provider_error
 from dspynb.lm.providers.error_report import read_report
 from dspynb.lm.providers.model_names import not_found_advice, parse_name
@@ -127,11 +127,7 @@ class DirectEngine(Engine):
         return None
 
     async def complete(
-        self,
-        request: LMRequest,
-        settings: Mapping[str, Any],
-        on_piece: PieceCallback | None = None,
-        on_response: ResponseCallback | None = None,
+        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
     ) -> LMReply:
         """Send a request and return the reply; see ``Engine``. A cancellation closes the connection."""
         import aiohttp
@@ -159,6 +155,7 @@ class DirectEngine(Engine):
                 url, data=payload, headers=headers, timeout=self._timeout, allow_redirects=False
             ) as response:
                 received_id = request_id(response.headers)
+                on_response = response_callback.get()
                 if on_response is not None:
                     on_response(received_id)
                 self._check_redirect(response, url)
