@@ -445,7 +445,7 @@ def test_calls_that_wait_for_a_slot_of_the_model_wait_on_while_paused(monkeypatc
         lm = dn.LM("openai/x", api_base="http://127.0.0.1:1/v1", api_key="k", concurrency=1, retries=0)
         sent, held = [], asyncio.Event()
 
-        async def complete(request, settings, on_piece):
+        async def complete(request, settings, on_piece=None, on_thinking=None, on_response=None):
             sent.append(request)
             await held.wait()
             return dn.LMReply(chat(sentence="s"), usage=dn.Usage(1, 1, 1))
