@@ -181,7 +181,8 @@ def expected(door: Door, kind: str, done: DoorCalls) -> dict[str, Any]:
     if has_tools:
         finish, error = ("tool_calls", None) if reports.tools == "native" else (None, "UnsupportedParameter")
     has_reply = finish is not None
-    thinks = has_reply and _holds(reports.reasoning, kind)
+    # A cancelled call has the thinking that arrived before.
+    thinks = (has_reply or kind == "cancelled") and _holds(reports.reasoning, kind)
     counts = has_reply and _holds(reports.reasoning_tokens, kind)
     return {
         "requested": {"thinking": {"effort": "low"}, "cut": {"max_tokens": _CUT_AT}}.get(kind, {}),
