@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import gc
 import io
 import sys
 import tokenize
@@ -66,10 +67,14 @@ def read_tree(path: Path) -> list[SourceFile]:
     if not path.is_dir():
         raise SystemExit(f"{path} is no folder; give the folder of a package, such as src/dspynb")
     files = []
-    for file in sorted(path.rglob("*.py")):
-        folders = file.relative_to(path).parts[:-1]
-        if not SKIPPED_FOLDERS.intersection(folders):
-            files.append(_parse(file, path))
+    gc.disable()  # Python 3.11 raises SystemError if a finalizer runs while it builds a tree
+    try:
+        for file in sorted(path.rglob("*.py")):
+            folders = file.relative_to(path).parts[:-1]
+            if not SKIPPED_FOLDERS.intersection(folders):
+                files.append(_parse(file, path))
+    finally:
+        gc.enable()
     if not files:
         raise SystemExit(f"no Python file in {path}")
     return files

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -91,6 +92,8 @@ class Door:
 
 
 _DOORS: dict[str, Door] = {}
+_MODULES: dict[str, str] = {}
+"""The module that has registered each door."""
 
 
 def register(door: Door) -> Door:
@@ -98,6 +101,7 @@ def register(door: Door) -> Door:
     if door.name in _DOORS:
         raise ValueError(f"there are two doors with the name {door.name!r}")
     _DOORS[door.name] = door
+    _MODULES[door.name] = sys._getframe(1).f_globals["__name__"]
     return door
 
 
@@ -105,4 +109,4 @@ def all_doors() -> list[Door]:
     """The doors of all modules in ``tests/doors/providers``, in the order of the modules' names."""
     for module in pkgutil.iter_modules(providers.__path__):
         importlib.import_module(f"{providers.__name__}.{module.name}")
-    return list(_DOORS.values())
+    return sorted(_DOORS.values(), key=lambda door: _MODULES[door.name])  # other tests import some modules earlier
