@@ -62,11 +62,17 @@ class OpenStep:
 
 @dataclass(eq=False, slots=True)
 class Reservation:
-    """What one request may cost at most, and its place. ``steps``: the steps around it."""
+    """What one request may cost, and its place.
+
+    ``amounts``: the cost to reserve. ``least``: the cost that the limit must cover at least; the same as ``amounts``
+    (the default) where that is a bound. Where it is an estimate, since the reply has no limit, a request that is alone
+    may be sent for less, and its reply may then exceed the limit. ``steps``: the steps around the request.
+    """
 
     place: Place
     amounts: Amounts
     steps: Sequence[OpenStep] = ()
+    least: Amounts | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
@@ -175,12 +181,19 @@ class Ledger:
         if not total.within(self.limit):
             if self._under_way:
                 return False
+            if request.least is not None and self._covers(self.spent.plus(request.least)):
+                return not self._calls_before(request.place)
             self._cut = request.place if self._cut is None else min(self._cut, request.place)
             raise Refused
         largest = self._largest.largest(request.amounts)
         if total.plus(largest, self._calls_left).within(self.limit):
             return True
         return total.plus(largest, self._calls_before(request.place)).within(self.limit)
+
+    def _covers(self, total: Amounts) -> bool:
+        """Whether the limit covers a total, and is not reached before the request."""
+        is_left = self.spent.tokens < self.limit.tokens and self.spent.usd < self.limit.usd
+        return is_left and total.within(self.limit)
 
     def _calls_before(self, place: Place) -> int:
         """About how many requests open steps at earlier places may still send, at least one each. Steps around the
