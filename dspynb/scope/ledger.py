@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
 
-__all__ = ["Amounts", "Ledger", "Place", "Refused", "Reservation", "reserve"]
+from dspynb.errors import BudgetExhausted
+
+__all__ = ["NOTHING", "UNLIMITED", "Amounts", "Cost", "Ledger", "OpenStep", "Place", "Reservation", "reserve"]
 
 Place = tuple[int, ...]
 """The place of a step or request: the numbers of the steps around it, outermost first, and its own number."""
@@ -47,32 +49,48 @@ NOTHING = Amounts()
 UNLIMITED = Amounts(math.inf, math.inf)
 
 
-class Refused(Exception):
-    """The limit does not cover a request, and nothing that is still open could change that."""
-
-
 @dataclass(eq=False, slots=True)
 class OpenStep:
-    """A step that has begun and has not ended: a row, an attempt, a proposal. ``calls_left``: about how many requests it
-    may still send."""
+    """A step that has begun and has not ended: a row, an attempt, a proposal. ``calls``: about how many requests it
+    sends at most."""
 
     place: Place
-    calls_left: int
+    calls: int
+
+
+class Cost(NamedTuple):
+    """What one request may cost.
+
+    ``model``: the name of the model. ``prompt``: the largest number of tokens of the prompt. ``reply``: the largest
+    number of tokens of the reply. ``is_bound``: whether no reply can be longer; else ``reply`` is an estimate until
+    replies of the model have arrived. ``prompt_usd``, ``reply_usd``: the price of a token; None if it is unknown.
+    ``call_usd``: the price of the request itself.
+    """
+
+    model: str
+    prompt: int
+    reply: float
+    is_bound: bool
+    prompt_usd: float | None = None
+    reply_usd: float | None = None
+    call_usd: float = 0.0
+
+    def amounts(self, reply: float, usd: float) -> Amounts:
+        """The cost with a reply of this length. ``usd``: the cost in USD if the price of a token is unknown."""
+        if self.prompt_usd is not None and self.reply_usd is not None:
+            usd = self.call_usd + self.prompt * self.prompt_usd + (reply * self.reply_usd if self.reply_usd else 0.0)
+        return Amounts(self.prompt + reply, usd)
 
 
 @dataclass(eq=False, slots=True)
 class Reservation:
-    """What one request may cost, and its place.
-
-    ``amounts``: the cost to reserve. ``least``: the cost that the limit must cover at least; the same as ``amounts``
-    (the default) where that is a bound. Where it is an estimate, since the reply has no limit, a request that is alone
-    may be sent for less, and its reply may then exceed the limit. ``steps``: the steps around the request.
-    """
+    """What one request may cost, and its place. ``steps``: the steps around it. ``amounts``: what each ledger has
+    reserved for it."""
 
     place: Place
-    amounts: Amounts
+    cost: Cost
     steps: Sequence[OpenStep] = ()
-    least: Amounts | None = None
+    amounts: dict[Ledger, Amounts] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
@@ -85,6 +103,37 @@ class Reservation:
 
 
 _place = attrgetter("place")
+_FEW = 5
+"""Fewer replies of a model than these say too little about the length of the next one."""
+_MARGIN = 1.25
+"""How much longer the next reply may be than the longest one so far."""
+
+
+class _Replies:
+    """What the replies of one model took, in the order of the places of their requests."""
+
+    __slots__ = ("_items", "_most")
+
+    def __init__(self) -> None:
+        self._items: list[tuple[Place, Amounts]] = []
+        self._most = NOTHING
+
+    def add(self, place: Place, amounts: Amounts) -> None:
+        insort(self._items, (place, amounts))
+        self._most = self._most.largest(amounts)
+
+    def most(self, before: Place | None = None) -> Amounts | None:
+        """The largest amounts of replies at earlier places, with a margin; None for too few replies. ``before``: None
+        for those at any place."""
+        count = len(self._items) if before is None else bisect_left(self._items, (before, NOTHING))
+        if count < _FEW:
+            return None
+        most = self._most
+        if count < len(self._items):
+            most = NOTHING
+            for _, amounts in self._items[:count]:
+                most = most.largest(amounts)
+        return Amounts(most.tokens * _MARGIN, most.usd * _MARGIN)
 
 
 class Ledger:
@@ -96,8 +145,10 @@ class Ledger:
         self.reserved = NOTHING
         self._under_way = 0
         self._largest = NOTHING  # the largest reservation so far, as an estimate of later ones
+        self._replies: dict[str, _Replies] = {}  # by model
         self._steps: list[OpenStep] = []
-        self._calls_left = 0  # of all open steps
+        self._calls: dict[OpenStep, int] = {}  # about how many requests each open step may still send
+        self._calls_left = 0  # the sum of them
         self._waiting: list[Reservation] = []
         self._cut: Place | None = None  # the place of the first request that was refused
         self._lock = threading.RLock()
@@ -109,45 +160,49 @@ class Ledger:
             self._cut = None
             self._wake()
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing is left of a limit."""
+        return self.spent.tokens >= self.limit.tokens or self.spent.usd >= self.limit.usd
+
     # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def begin(self, step: OpenStep) -> None:
         """Count what a step may need until it ends."""
         with self._lock:
             insort(self._steps, step, key=_place)
-            self._calls_left += step.calls_left
+            self._calls[step] = step.calls
+            self._calls_left += step.calls
 
     def end(self, step: OpenStep) -> None:
         """Forget a step that has ended."""
         with self._lock:
             self._steps.remove(step)
-            self._calls_left -= step.calls_left
+            self._calls_left -= self._calls.pop(step)
             self._wake()
-
-    def _began_call(self, step: OpenStep) -> None:
-        if step.calls_left > 0:
-            step.calls_left -= 1
-            self._calls_left -= 1
 
     # ── requests ──────────────────────────────────────────────────────────────────────────────────────────────────
     def take(self, request: Reservation) -> bool:
-        """Reserve what a request may cost. False if it must wait (``reserve`` does so). Raises Refused."""
+        """Reserve what a request may cost. False if it must wait (``reserve`` does so). Raises BudgetExhausted."""
         with self._lock:
             try:
-                admitted = self._admits(request)
-            except Refused:
+                amounts = self._admitted(request)
+            except BudgetExhausted:
                 self._leave(request)
                 self._wake()
                 raise
-            if not admitted:
+            if amounts is None:
                 if request not in self._waiting:
                     insort(self._waiting, request, key=_place)
                 return False
             self._leave(request)
-            self.reserved = self.reserved.plus(request.amounts)
+            request.amounts[self] = amounts
+            self.reserved = self.reserved.plus(amounts)
             self._under_way += 1
-            self._largest = self._largest.largest(request.amounts)
+            self._largest = self._largest.largest(amounts)
             for step in request.steps:
-                self._began_call(step)
+                if self._calls.get(step, 0) > 0:
+                    self._calls[step] -= 1
+                    self._calls_left -= 1
             self._wake()
             return True
 
@@ -161,39 +216,89 @@ class Ledger:
         if request in self._waiting:
             self._waiting.remove(request)
 
-    def settle(self, request: Reservation, actual: Amounts) -> None:
-        """Replace the reservation of a request that has ended by what it cost."""
+    def settle(self, request: Reservation, actual: Amounts, reply: Amounts | None = None) -> None:
+        """Replace the reservation of a request that has ended by what it cost. ``reply``: the tokens of its reply, and
+        its cost in USD; None without a reply."""
         with self._lock:
-            self.reserved = self.reserved.plus(request.amounts, -1)
-            self._under_way -= 1
-            if not self._under_way:
-                self.reserved = NOTHING  # without the rounding errors of the sums
+            amounts = request.amounts.pop(self, None)
+            if amounts is not None:
+                self.reserved = self.reserved.plus(amounts, -1)
+                self._under_way -= 1
+                if not self._under_way:
+                    self.reserved = NOTHING  # without the rounding errors of the sums
+            if reply is not None:
+                self._replies.setdefault(request.cost.model, _Replies()).add(request.place, reply)
+            self.spend(actual)
+
+    def spend(self, actual: Amounts) -> None:
+        """Count an amount for which nothing was reserved."""
+        with self._lock:
             self.spent = self.spent.plus(actual)
             self._wake()
 
-    def _admits(self, request: Reservation) -> bool:
-        """Whether a request may be sent now. Raises Refused if it may never be."""
-        if self._cut is not None and request.place > self._cut:
-            raise Refused
-        if self._waiting and self._waiting[0].place < request.place:
-            return False
-        total = self.spent.plus(self.reserved).plus(request.amounts)
-        if not total.within(self.limit):
-            if self._under_way:
-                return False
-            if request.least is not None and self._covers(self.spent.plus(request.least)):
-                return not self._calls_before(request.place)
-            self._cut = request.place if self._cut is None else min(self._cut, request.place)
-            raise Refused
-        largest = self._largest.largest(request.amounts)
-        if total.plus(largest, self._calls_left).within(self.limit):
-            return True
-        return total.plus(largest, self._calls_before(request.place)).within(self.limit)
+    def _admitted(self, request: Reservation) -> Amounts | None:
+        """What to reserve for a request that may be sent now; None if it must wait. Raises BudgetExhausted."""
+        place = request.place
+        if self._cut is not None and place > self._cut:
+            raise self._refusal(NOTHING)
+        if self._waiting and self._waiting[0].place < place:
+            return None
+        used = self.spent.plus(self.reserved)
+        amounts = self._estimate(request.cost)
+        total = used.plus(amounts)
+        largest = self._largest.largest(amounts)
+        if total.plus(largest, self._calls_left).within(self.limit):  # far from the limit, as nearly always
+            return amounts
+        amounts = self._estimate(request.cost, place)
+        total = used.plus(amounts)
+        if total.within(self.limit):
+            largest = self._largest.largest(amounts)
+            is_covered = total.plus(largest, self._calls_before(place)).within(self.limit)
+            return amounts if is_covered else None
+        if self._under_way:
+            return None
+        if self._may_exceed(request.cost):
+            return None if self._calls_before(place) else self._rest()
+        self._cut = place if self._cut is None else min(self._cut, place)
+        raise self._refusal(amounts)
 
-    def _covers(self, total: Amounts) -> bool:
-        """Whether the limit covers a total, and is not reached before the request."""
-        is_left = self.spent.tokens < self.limit.tokens and self.spent.usd < self.limit.usd
-        return is_left and total.within(self.limit)
+    def _estimate(self, cost: Cost, before: Place | None = None) -> Amounts:
+        """What a request may cost. ``before``: counts replies at earlier places only."""
+        replies = self._replies.get(cost.model)
+        most = None if replies is None else replies.most(before)
+        reply = cost.reply
+        usd = math.inf if self.limit.usd < math.inf else 0.0
+        if most is not None:
+            usd = most.usd
+            if not cost.is_bound:
+                reply = min(reply, most.tokens)
+        return cost.amounts(reply, usd)
+
+    def _may_exceed(self, cost: Cost) -> bool:
+        """Whether a request may be sent alone although its cost is not covered: its reply has no limit, or no price."""
+        is_estimate = not cost.is_bound or (cost.prompt_usd is None and self.limit.usd < math.inf)
+        return is_estimate and not self.is_spent and self.spent.plus(cost.amounts(0, 0.0)).within(self.limit)
+
+    def _rest(self) -> Amounts:
+        """What is left of the limits; 0 of one that is not set."""
+        tokens = self.limit.tokens - self.spent.tokens
+        usd = self.limit.usd - self.spent.usd
+        return Amounts(0.0 if tokens == math.inf else tokens, 0.0 if usd == math.inf else usd)
+
+    def _refusal(self, amounts: Amounts) -> BudgetExhausted:
+        """The error for a request that the limit does not cover."""
+        problems = []
+        for unit, name, spent, limit, needed in (
+            ("tokens", "tokens", self.spent.tokens, self.limit.tokens, amounts.tokens),
+            ("USD", "usd", self.spent.usd, self.limit.usd, amounts.usd),
+        ):
+            if limit < math.inf and (spent + needed > limit or not needed):
+                may_need = f", and the next call may need {needed:.6g}" if needed else ""
+                problems.append(
+                    f"the budget of {limit:g} {unit} is spent: {spent:.6g} are used{may_need}; "
+                    f"give a larger dn.Budget({name}=…) to continue"
+                )
+        return BudgetExhausted("; ".join(problems[:1]))
 
     def _calls_before(self, place: Place) -> int:
         """About how many requests open steps at earlier places may still send, at least one each. Steps around the
@@ -206,7 +311,7 @@ class Ledger:
             if counted is not None and step.place[: len(counted)] == counted:
                 continue
             counted = step.place
-            calls += max(1, step.calls_left)
+            calls += max(1, self._calls[step])
         return calls
 
     def _wake(self) -> None:
@@ -215,14 +320,13 @@ class Ledger:
             self._waiting[0].notify()
 
 
-async def reserve(ledgers: Iterable[Ledger], request: Reservation) -> None:
-    """Reserve the cost of a request in all ledgers or in none, and wait for its turn where it must. Raises Refused."""
-    ledgers = list(ledgers)
+async def reserve(ledgers: Sequence[Ledger], request: Reservation) -> None:
+    """Reserve the cost of a request in all ledgers or in none, and wait for its turn where it must. Raises
+    BudgetExhausted."""
     try:
         while True:
             request.changed.clear()
-            blocking = _take_from_all(ledgers, request)
-            if blocking is None:
+            if _take_from_all(ledgers, request):
                 return
             await request.changed.wait()
     except BaseException:
@@ -231,20 +335,21 @@ async def reserve(ledgers: Iterable[Ledger], request: Reservation) -> None:
         raise
 
 
-def _take_from_all(ledgers: Sequence[Ledger], request: Reservation) -> Ledger | None:
-    """Reserve in all ledgers, or in none. Returns the first ledger in which the request must wait."""
+def _take_from_all(ledgers: Sequence[Ledger], request: Reservation) -> bool:
+    """Reserve in all ledgers, or in none."""
     taken: list[Ledger] = []
-    for ledger in ledgers:
-        try:
-            admitted = ledger.take(request)
-        except Refused:
-            _give_back(taken, request)
-            raise
-        if not admitted:
-            _give_back(taken, request)
-            return ledger
-        taken.append(ledger)
-    return None
+    try:
+        for ledger in ledgers:
+            if not ledger.take(request):
+                break
+            taken.append(ledger)
+        else:
+            return True
+    except BudgetExhausted:
+        _give_back(taken, request)
+        raise
+    _give_back(taken, request)
+    return False
 
 
 def _give_back(ledgers: Iterable[Ledger], request: Reservation) -> None:
