@@ -47,7 +47,7 @@ from dspynb.lm.protocol import (
 from dspynb.lm.providers.addresses import base_in_environment, host_and_port
 from dspynb.lm.providers.engine import Engine
 from dspynb.lm.providers.openai_http import DirectEngine
-from dspynb.lm.providers.prices import price_of, supports
+from dspynb.lm.providers.prices import HighestPrices, highest_prices, price_of, supports
 from dspynb.lm.providers.wire_formats import format_of, is_direct
 from dspynb.lm.settings import (
     LM_ADVICE,
@@ -230,6 +230,10 @@ class LM(DirectCalls):
         litellm's map. None if it is unknown."""
         return price_of(self._engine.endpoint.listed_as or self.name, self._own_price).price
 
+    def highest_prices(self, prompt: int, settings: Mapping[str, Any]) -> HighestPrices | None:
+        """The highest prices of a call whose prompt has at most ``prompt`` tokens; None if they are unknown."""
+        return highest_prices(self.name, prompt, self.price, settings.get("service_tier"))
+
     def _adapt(self) -> Adaptation:
         """The profile and what refusals have taught, made when it is first used, since it reads litellm's map."""
         adaptation = self._adaptation
@@ -360,7 +364,7 @@ class LM(DirectCalls):
             check=self._checked,
             streams=call.listener is not None or self._streaming,
         )
-        tries = with_retries(pending.attempt, self._retries, self._deadline, pending.may_retry)
+        tries = with_retries(pending.attempt, self._retries, self._deadline, pending.before_retry)
         try:
             if self._deadline is None:
                 reply, failures = await tries
@@ -372,7 +376,8 @@ class LM(DirectCalls):
             raise
         call.pending = None  # a cancelled call keeps it, to be recorded with what is known
         worked, waited = pending.times()
-        return reply.timed(worked, failures, waited=waited, first_token=pending.first_token)
+        reply = reply.timed(worked, failures, waited=waited, first_token=pending.first_token)
+        return reply if pending.billed is None else reply.with_usage(reply.usage + pending.billed)
 
     def _checked(self, reply: LMReply, settings: Mapping[str, Any]) -> LMReply:
         """Return the reply if it is complete, or truncated where that is accepted. Raises ModelError."""

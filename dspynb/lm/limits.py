@@ -164,13 +164,13 @@ async def with_retries(
     attempt: Callable[[], Awaitable[T]],
     retries: int,
     deadline: float | None,
-    may_retry: Callable[[ModelError], object] = lambda _: None,
+    before_retry: Callable[[ModelError], Awaitable[object]] | None = None,
 ) -> tuple[T, int]:
     """Call ``attempt`` until it succeeds. Returns the result and the number of failed tries.
 
     Retryable errors are retried at most ``retries`` times, and not later than ``deadline`` seconds from now. Without a
     deadline, an error whose provider asks to wait for more than ``LONGEST_RETRY_AFTER`` seconds is raised at once.
-    ``may_retry`` is called with the error before each retry and can raise to prevent it. An error that is raised has
+    ``before_retry`` is awaited with the error before each retry and can raise to prevent it. An error that is raised has
     the number of retries as ``error.retries``.
     """
     end = None if deadline is None else time.monotonic() + deadline
@@ -183,6 +183,7 @@ async def with_retries(
                 raise
             wait = backoff(failures, error.retry_after)
             _check_wait(error, wait, end)
-            may_retry(error)
+            if before_retry is not None:
+                await before_retry(error)
             await asyncio.sleep(wait)
     raise AssertionError("unreachable")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from dspynb.data import Usage
 from dspynb.errors import BadRequestError, ModelError, UnsupportedParameter
 from dspynb.lm.adaptation import Adaptation
 from dspynb.lm.interceptors.chain import ModelCall
@@ -30,7 +32,7 @@ class PendingRequest:
     ``settings``: those of the request, merged with those of the model. ``streams``: whether the reply is streamed.
     ``first_token``: the seconds from sending to the first piece of a streamed reply, which may be reasoning; None
     without one. ``request_id``: the provider's id of the last request; None if it has not arrived, or the provider
-    sends none.
+    sends none. ``billed``: the tokens and the cost of replies that could not be used and were requested again.
     """
 
     __slots__ = (
@@ -39,6 +41,7 @@ class PendingRequest:
         "_started",
         "_worked",
         "adaptation",
+        "billed",
         "call",
         "check",
         "engine",
@@ -71,6 +74,7 @@ class PendingRequest:
         self.streams = streams
         self.first_token: float | None = None
         self.request_id: str | None = None
+        self.billed: Usage | None = None
         self._started = time.perf_counter()
         self._worked = 0.0
         self._sent_at: float | None = None  # None while the request is not sent
@@ -96,6 +100,9 @@ class PendingRequest:
         error.request_id = error.request_id or self.request_id
         if error.usage is not None:
             error.usage = error.usage.timed(worked, error.retries)
+        if self.billed is not None:
+            usage = Usage(calls=1, retries=error.retries) if error.usage is None else error.usage
+            error.usage = usage + self.billed
 
     async def attempt(self) -> LMReply:
         """Send the request once, within the limits. A paused run holds no slot."""
@@ -155,11 +162,16 @@ class PendingRequest:
         self.engine.asks_for_usage = False
         return await self.engine.complete(request, settings, self._pass_on, on_thinking, self._note_response)
 
-    def may_retry(self, error: ModelError) -> None:
+    async def before_retry(self, error: ModelError) -> None:
         """Raise ``error`` if a piece of the text has arrived, or Halted if the run or a budget allows no retry."""
         if self._has_streamed:
             raise error
         current_scope().admit()
+        if error.usage is not None:
+            usage = replace(error.usage, calls=0, retries=0)  # the call and its retries are counted in another place
+            self.billed = usage if self.billed is None else self.billed + usage
+        if self.call.reservations:
+            self.call.reservations.append(await current_scope().reserve(self.call.reservations[0].cost))
         self.first_token = None
 
     def _note_response(self, request_id: str | None) -> None:

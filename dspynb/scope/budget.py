@@ -22,6 +22,7 @@ from dspynb.keywords import configurable
 from dspynb.media.describe import content_text
 from dspynb.options import NOT_RECORDED, Instance, Number, PositiveInt
 from dspynb.scope.core import Block, Layer, Scope, current_scope, warn_user
+from dspynb.scope.ledger import NOTHING, Amounts, Ledger, OpenStep, Reservation, next_place
 
 if TYPE_CHECKING:
     from dspynb.events import PredictorCalled
@@ -134,13 +135,28 @@ BudgetOption: TypeAlias = Annotated[Budget, Instance("a dn.Budget"), NOT_RECORDE
 Budget.__init__ = configurable(renamed=_OTHER_NAMES)(Budget.__init__)  # type: ignore[method-assign]
 
 
+def _limit_of(budget: Budget) -> Amounts | None:
+    """The limits of tokens and USD; None if neither is set."""
+    if budget.tokens is None and budget.usd is None:
+        return None
+    tokens = math.inf if budget.tokens is None else budget.tokens
+    return Amounts(tokens, math.inf if budget.usd is None else budget.usd)
+
+
+def _ledger_of(budget: Budget) -> Ledger | None:
+    limit = _limit_of(budget)
+    return None if limit is None else Ledger(limit)
+
+
 class Meter:
     """Counts what is spent of a budget. Thread-safe."""
 
     covers = False
+    step = None
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
+        self.ledger = _ledger_of(budget)
         self.estimated = 0  # how many of the tokens are estimated, since no provider reported them
         self._lock = threading.Lock()
         self._calls = 0
@@ -169,6 +185,12 @@ class Meter:
     def limit(self, limits: Mapping[str, float]) -> None:
         """Set new limits, by name. Other limits stay as they are."""
         self.budget = Budget(**{**self.budget.limits(), **limits})  # type: ignore[arg-type]
+        limit = _limit_of(self.budget)
+        if limit is not None and self.ledger is None:
+            self.ledger = Ledger(limit)
+            self.ledger.spend(Amounts(self._tokens, self._usd or 0.0))
+        elif limit is not None and self.ledger is not None:
+            self.ledger.set_limit(limit)
 
     def __repr__(self) -> str:
         spent = self.spent
@@ -236,20 +258,8 @@ class Meter:
     def _check_measured_limits(self) -> None:
         """Raise BudgetExhausted once the tokens, the cost or the time reach their limit."""
         budget = self.budget
-        if budget.tokens is not None and self._tokens >= budget.tokens:
-            raise BudgetExhausted(
-                f"the budget of {budget.tokens} tokens is spent ({self._tokens}); "
-                "give a larger dn.Budget(tokens=…) to continue"
-            )
-        if budget.usd is not None and self._usd is None:
-            raise BudgetExhausted(
-                "the price of a call is unknown, so a budget in USD cannot be enforced; give calls= or tokens= instead"
-            )
-        if budget.usd is not None and self._usd is not None and self._usd >= budget.usd:
-            raise BudgetExhausted(
-                f"the budget of {budget.usd:g} USD is spent ({self._usd:.4g}); "
-                "give a larger dn.Budget(usd=…) to continue"
-            )
+        if self.ledger is not None and self.ledger.is_spent:
+            raise self.ledger.refusal()
         if budget.seconds is not None and self._seconds >= budget.seconds:
             raise BudgetExhausted(
                 f"the budget of {budget.seconds:g} seconds is over; give a larger dn.Budget(seconds=…) to continue"
@@ -261,9 +271,12 @@ class Meter:
             self._calls -= calls
             self._metric_calls -= metric_calls
 
-    def add(self, usage: Usage, estimate: int = 0) -> None:
+    def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None:
         """Count the usage of calls that have ended, and ``estimate`` tokens for replies whose usage has none. Issues a
-        UsageUnknownWarning for the first estimate under a limit of tokens."""
+        UsageUnknownWarning for the first estimate under a limit of tokens. ``reservation``: what was reserved for the
+        call."""
+        if self.ledger is not None:
+            self._settle(self.ledger, usage, estimate, reservation)
         with self._lock:
             first_estimate = estimate > 0 and not self.estimated
             self.estimated += estimate
@@ -280,6 +293,16 @@ class Meter:
                 UsageUnknownWarning,
             )
 
+    def _settle(self, ledger: Ledger, usage: Usage, estimate: int, reservation: Reservation | None) -> None:
+        """Count the tokens and USD of a call; what was reserved for it where they are unknown."""
+        reserved = NOTHING if reservation is None else reservation.amounts.get(ledger, NOTHING)
+        usd = reserved.usd if usage.usd is None else usage.usd
+        actual = Amounts((usage.tokens or 0) + estimate, usd)
+        if reservation is None:
+            ledger.spend(actual)
+        else:
+            ledger.settle(reservation, actual, Amounts(usage.completion_tokens or 0, usd))
+
     def available(self) -> float:
         """The number of calls that are left; infinite without a limit."""
         limit = self.budget.calls
@@ -295,11 +318,19 @@ class Allowance:
     """Calls that were taken for one step in advance. Calls that the step does not use go back when it is closed."""
 
     covers = True  # the meters above were charged when the allowance was created
+    ledger = None
 
-    def __init__(self, scope: Scope, calls: int) -> None:
+    def __init__(self, scope: Scope, calls: int, step: OpenStep | None = None) -> None:
+        """``step``: the step, in budgets of tokens or USD."""
         self._scope = scope
         self._lock = threading.Lock()
         self.left = calls
+        self.step = step
+        self._ledgers: list[Ledger] = []
+        if step is not None:
+            self._ledgers = scope.ledgers()
+            for ledger in self._ledgers:
+                ledger.begin(step)
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
         """Take calls from the allowance; those beyond it are taken from the scope. Raises BudgetExhausted."""
@@ -319,7 +350,7 @@ class Allowance:
         if metric_calls:
             self._scope.give_back(0, metric_calls)
 
-    def add(self, usage: Usage, estimate: int = 0) -> None:
+    def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None:
         """Do nothing: the meters above count the usage."""
 
     def available(self) -> float:
@@ -336,12 +367,17 @@ class Allowance:
             unused = self.left
             self.left = 0
         self._scope.give_back(unused)
+        if self.step is not None:
+            for ledger in self._ledgers:
+                ledger.end(self.step)
 
 
 class Free:
     """Funds of work that costs nothing: the budgets above it are neither checked nor charged."""
 
     covers = True
+    ledger = None
+    step = None
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
         """Do nothing: the work is free."""
@@ -349,7 +385,7 @@ class Free:
     def give_back(self, calls: int, metric_calls: int = 0) -> None:
         """Do nothing: no call was taken."""
 
-    def add(self, usage: Usage, estimate: int = 0) -> None:
+    def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None:
         """Do nothing: the work is free."""
 
     def available(self) -> float:
@@ -372,7 +408,9 @@ class Reserve:
     def __init__(self, calls: int) -> None:
         self.scope = current_scope()
         self.calls = calls
-        self.limited = self.scope.available() < math.inf
+        self._limits_calls = self.scope.available() < math.inf
+        self._limits_amounts = bool(self.scope.ledgers())
+        self.limited = self._limits_calls or self._limits_amounts
         self._turn = asyncio.Lock()
         self._running = 0  # steps that have an allowance now
         self._step_ended = asyncio.Event()
@@ -394,11 +432,16 @@ class Reserve:
 
     async def _next(self, calls: int) -> Allowance:
         """Wait until ``calls`` calls are available, or no other step runs. Then take as many of them as there are."""
+        most_calls = calls
         async with self._turn:  # steps wait in their order
-            while self._running and self.scope.available() < calls:
-                self._step_ended.clear()
-                await self._step_ended.wait()
-            calls = int(max(1, min(calls, self.scope.available())))  # at least 1: taking it raises if none is left
+            if self._limits_calls:
+                while self._running and self.scope.available() < calls:
+                    self._step_ended.clear()
+                    await self._step_ended.wait()
+                calls = int(max(1, min(calls, self.scope.available())))  # at least 1: taking it raises if none is left
+            else:
+                calls = 0
             self.scope.take(calls)
             self._running += 1
-            return Allowance(self.scope, calls)
+            step = OpenStep(next_place(self.scope.steps()), most_calls) if self._limits_amounts else None
+            return Allowance(self.scope, calls, step)

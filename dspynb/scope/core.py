@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 from dspynb.dataclass_init import fast_init
 from dspynb.errors import BudgetExhausted, ScopeClosedWarning
 from dspynb.scope.call_context import NO_CONTEXT, NO_SETTINGS, CallContext, Settings
+from dspynb.scope.ledger import Cost, Ledger, OpenStep, Reservation, next_place, reserve
 
 if TYPE_CHECKING:
     from dspynb.data import Usage
@@ -70,12 +71,14 @@ class Funds(Protocol):
     """The part of a budget that a scope uses (see ``budget.py``)."""
 
     covers: bool  # whether the funds of the layers below were already charged when these funds were created
+    ledger: Ledger | None  # where tokens and USD are reserved; None where they are not limited
+    step: OpenStep | None  # the step that these funds belong to; None for those of a budget
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None: ...
 
     def give_back(self, calls: int, metric_calls: int = 0) -> None: ...
 
-    def add(self, usage: Usage, estimate: int = 0) -> None: ...
+    def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None: ...
 
     def available(self) -> float: ...
 
@@ -330,17 +333,40 @@ class Scope:
         for funds in self._funds():
             funds.give_back(calls, metric_calls)
 
-    def settle(self, usage: Usage, *, cached: bool, estimate: int = 0) -> None:
+    def ledgers(self) -> list[Ledger]:
+        """Where tokens and USD of a call must be reserved: the ledgers of the budgets in force, innermost first."""
+        funds = [layer.funds for layer in self.open_layers() if layer.funds is not None]
+        return [own.ledger for own in funds if own.ledger is not None]
+
+    def steps(self) -> list[OpenStep]:
+        """The open steps around this scope, innermost first."""
+        funds = [layer.funds for layer in self.open_layers() if layer.funds is not None]
+        return [own.step for own in funds if own.step is not None]
+
+    async def reserve(self, cost: Cost) -> Reservation:
+        """Reserve what a request may cost in every budget of tokens or USD in force, and wait for its turn where it
+        must. Raises BudgetExhausted."""
+        ledgers = self.ledgers()
+        steps = self.steps()
+        reservation = Reservation(next_place(steps), cost, steps)
+        await reserve(ledgers, reservation)
+        return reservation
+
+    def settle(self, usage: Usage, *, cached: bool, estimate: int = 0, reservation: Reservation | None = None) -> None:
         """Count the cost of a call that has ended, or give the call back if a cache answered it. ``estimate``: the
-        tokens to count where the usage has none."""
+        tokens to count where the usage has none. ``reservation``: what was reserved for the call."""
         if not self.funded:
             return
         if cached:
             self.give_back(1)
+            if reservation is not None:
+                reservation.cancel()
             return
         for layer in self.open_layers():
             if layer.funds is not None:
-                layer.funds.add(usage, estimate)
+                layer.funds.add(usage, estimate, reservation)
+        if reservation is not None:
+            reservation.cancel()  # in ledgers whose block has ended meanwhile
 
     def charge(self, calls: int, metric_calls: int, usage: Usage, estimate: int = 0) -> None:
         """Count what was already spent elsewhere under these budgets. Nothing is refused: it was granted there."""

@@ -10,17 +10,29 @@ place in that order, whatever the timing.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import threading
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
 
 from dspynb.errors import BudgetExhausted
 
-__all__ = ["NOTHING", "UNLIMITED", "Amounts", "Cost", "Ledger", "OpenStep", "Place", "Reservation", "reserve"]
+__all__ = [
+    "NOTHING",
+    "UNLIMITED",
+    "Amounts",
+    "Cost",
+    "Ledger",
+    "OpenStep",
+    "Place",
+    "Reservation",
+    "next_place",
+    "reserve",
+]
 
 Place = tuple[int, ...]
 """The place of a step or request: the numbers of the steps around it, outermost first, and its own number."""
@@ -49,6 +61,17 @@ NOTHING = Amounts()
 UNLIMITED = Amounts(math.inf, math.inf)
 
 
+_numbers = itertools.count()
+"""Numbers of steps and requests that are not inside a step."""
+
+
+def next_place(steps: Sequence[OpenStep]) -> Place:
+    """The place of the next step or request inside open steps, of which the first is the innermost."""
+    if not steps:
+        return (next(_numbers),)
+    return (*steps[0].place, next(steps[0].numbers))
+
+
 @dataclass(eq=False, slots=True)
 class OpenStep:
     """A step that has begun and has not ended: a row, an attempt, a proposal. ``calls``: about how many requests it
@@ -56,6 +79,7 @@ class OpenStep:
 
     place: Place
     calls: int
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
 
 class Cost(NamedTuple):
@@ -93,6 +117,11 @@ class Reservation:
     amounts: dict[Ledger, Amounts] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    def cancel(self) -> None:
+        """Give back what is still reserved."""
+        for ledger in list(self.amounts):
+            ledger.settle(self, NOTHING)
 
     def notify(self) -> None:
         """Wake the task that waits for this reservation, which may be in another thread's loop."""
@@ -240,7 +269,7 @@ class Ledger:
         """What to reserve for a request that may be sent now; None if it must wait. Raises BudgetExhausted."""
         place = request.place
         if self._cut is not None and place > self._cut:
-            raise self._refusal(NOTHING)
+            raise self.refusal()
         if self._waiting and self._waiting[0].place < place:
             return None
         used = self.spent.plus(self.reserved)
@@ -260,7 +289,7 @@ class Ledger:
         if self._may_exceed(request.cost):
             return None if self._calls_before(place) else self._rest()
         self._cut = place if self._cut is None else min(self._cut, place)
-        raise self._refusal(amounts)
+        raise self.refusal(amounts)
 
     def _estimate(self, cost: Cost, before: Place | None = None) -> Amounts:
         """What a request may cost. ``before``: counts replies at earlier places only."""
@@ -285,7 +314,7 @@ class Ledger:
         usd = self.limit.usd - self.spent.usd
         return Amounts(0.0 if tokens == math.inf else tokens, 0.0 if usd == math.inf else usd)
 
-    def _refusal(self, amounts: Amounts) -> BudgetExhausted:
+    def refusal(self, amounts: Amounts = NOTHING) -> BudgetExhausted:
         """The error for a request that the limit does not cover."""
         problems = []
         for unit, name, spent, limit, needed in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dspynb.data import Usage
 from dspynb.errors import ContextTooLong, ModelError, UnsupportedParameter
+from dspynb.lm.cost_bounds import largest_cost
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply
 from dspynb.scope.budget import missing_tokens
@@ -31,6 +32,8 @@ class BudgetInterceptor:
         scope = call.scope
         scope.admit()
         call.admitted = True
+        if scope.funded:
+            await _reserve(call)
         try:
             reply = await scope.in_flight(proceed(call))
         except ModelError as error:
@@ -40,14 +43,33 @@ class BudgetInterceptor:
                 reply_text = f"{getattr(error, 'text', '')}{getattr(error, 'reasoning', None) or ''}"
                 _settle(call, error.usage, reply_text, cached=error.cached)
             raise
-        if scope.funded:
-            _settle(call, reply.usage, f"{reply.text}{reply.reasoning or ''}", cached=reply.cached)
-        return reply
+        else:
+            if scope.funded:
+                reply_text = f"{reply.text}{reply.reasoning or ''}"
+                _settle(call, reply.usage, reply_text, cached=reply.cached)
+            return reply
+        finally:
+            for reservation in call.reservations:
+                reservation.cancel()
+
+
+async def _reserve(call: ModelCall) -> None:
+    """Reserve what a call may cost, where tokens or USD are limited. Raises BudgetExhausted."""
+    scope = call.scope
+    if not scope.ledgers():
+        return
+    try:
+        call.reservations.append(await scope.in_flight(scope.reserve(largest_cost(call))))
+    except BaseException:
+        scope.give_back(1)
+        call.admitted = False
+        raise
 
 
 def _settle(call: ModelCall, usage: Usage, reply_text: str, *, cached: bool) -> None:
+    reservation = call.reservations[0] if call.reservations else None
     estimate = 0 if cached else missing_tokens(usage, call.request.messages, reply_text)
-    call.scope.settle(usage, cached=cached, estimate=estimate)
+    call.scope.settle(usage, cached=cached, estimate=estimate, reservation=reservation)
 
 
 BUDGET = BudgetInterceptor()

@@ -18,6 +18,7 @@ from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, PieceCallback, se
 from dspynb.running.streamed_calls import StreamedCall
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import Scope
+from dspynb.scope.ledger import Reservation
 
 __all__ = ["Interceptor", "Links", "ModelCall", "Pending", "Proceed", "chain", "links_of"]
 
@@ -41,7 +42,8 @@ class ModelCall:
     adapted to the model; else None. ``progress``: the part of a streamed reply that views show; None for a call that is
     not streamed. ``pending``: what is known of the call while it is sent; None before, and for models other than
     ``LM``. ``admitted``: whether the runs and budgets around the call have admitted it.
-    ``streamed``: whether the listener has received the text of the reply.
+    ``streamed``: whether the listener has received the text of the reply. ``reservations``: what budgets of tokens and
+    USD have reserved for the call and each of its retries.
     """
 
     lm: LMProtocol
@@ -57,6 +59,7 @@ class ModelCall:
     pending: Pending | None = None
     admitted: bool = False
     streamed: bool = False
+    reservations: list[Reservation] = field(default_factory=list)
 
     @property
     def model(self) -> str:
