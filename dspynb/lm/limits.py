@@ -170,8 +170,8 @@ async def with_retries(
 
     Retryable errors are retried at most ``retries`` times, and not later than ``deadline`` seconds from now. Without a
     deadline, an error whose provider asks to wait for more than ``LONGEST_RETRY_AFTER`` seconds is raised at once.
-    ``before_retry`` is awaited with the error before each retry and can raise to prevent it. An error that is raised has
-    the number of retries as ``error.retries``.
+    ``before_retry`` is awaited with the error before each retry and can raise to prevent it. An error that is raised
+    has the number of retries as ``error.retries``.
     """
     end = None if deadline is None else time.monotonic() + deadline
     for failures in range(retries + 1):
