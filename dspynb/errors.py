@@ -904,6 +904,7 @@ class ScoreRangeWarning(UserWarning):
 
 class TruncatedReplyWarning(UserWarning):
     """A reply of a model with ``truncated="accept"`` was cut at the limit of tokens. It is said once for each model.
+    Also: an output of the embedded model is as long as its grammar allows, and was probably cut there.
 
     >>> import warnings
     >>> lm = dn.LM("openai/gpt-4.1-mini", max_tokens=8, truncated="accept")

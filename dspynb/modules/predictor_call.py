@@ -15,7 +15,7 @@ from dspynb.errors import ParseError, ReplyTruncated
 from dspynb.events import PredictorCalled
 from dspynb.lm.protocol import LONG_TEXT, LMProtocol, LMReply, with_thinking
 from dspynb.lm.recorded_call import RecordedCall
-from dspynb.modules.grammar_advice import parse_advice, truncation_advice
+from dspynb.modules.grammar_advice import parse_advice, truncation_advice, warn_of_cut_outputs
 from dspynb.modules.unopened_thinking import begins_within_thinking, note_unopened_thinking
 from dspynb.running.call_history import Calls
 from dspynb.running.user_code import as_exception
@@ -61,17 +61,19 @@ class Call(RecordedCall):
             else:
                 outputs, *further_outputs = await asyncio.to_thread(self._read_completions, reply)
         except ParseError as error:
-            error_with_path = error.by(self.path, parse_advice(self.lm, self.adapter, self.signature))
+            error_with_path = error.by(self.path, parse_advice(self.lm, self.adapter, self.signature, error.field))
             self.report(error=error_with_path)
             raise error_with_path from error.__cause__
         except BaseException as error:
             if isinstance(error, ReplyTruncated) and not error.advice:
-                error.advise(truncation_advice(self.lm))
+                error.advise(truncation_advice(self.lm, self.adapter, self.signature))
             failure = self.failure(error)
             if failure is error:
                 raise
             raise failure from error
         event = self.report(outputs=outputs)
+        if self.request.grammar is not None:
+            warn_of_cut_outputs(self.signature, outputs)
         prediction = Prediction(outputs)
         meta = prediction.meta
         meta.usage = event.usage
