@@ -192,9 +192,21 @@ class RecordedCall(ModelCall):
         return redact_known(self.progress.read().thinking.strip(BLANK)) or None
 
 
+def _has_own_stream(lm: object) -> bool:
+    """Whether the ``stream`` of a model belongs to its ``complete``: a subclass may have another ``complete`` only."""
+    if "complete" in vars(lm):
+        return False
+    for cls in type(lm).__mro__:
+        if "stream" in vars(cls):
+            return True
+        if "complete" in vars(cls):
+            return False
+    return False
+
+
 async def ask_model(call: ModelCall) -> LMReply:
     """The end of the chain: call any model, and check its reply."""
-    is_streamed = call.progress is not None or call.listener is not None
+    is_streamed = call.listener is not None or (call.progress is not None and _has_own_stream(call.lm))
     stream = getattr(call.lm, "stream", None) if is_streamed else None
     if stream is None:
         reply = await call.lm.complete(call.request)
