@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -134,6 +135,52 @@ def test_recorded_replies_are_served_without_the_model(tmp_path):
         think.run_sync(question="2+2?")
     with dn.context(lm=dn.recorded(path)):
         assert think.run_sync(question="2+2?").reasoning == "Two and two."
+
+
+def record_and_read_back(path, lm, program):
+    with dn.context(lm=dn.recorded(path, lm=lm, strict=False)):
+        program.run_sync(question="2+2?")
+    with dn.context(lm=dn.recorded(path)):
+        return program.run_sync(question="2+2?")
+
+
+def test_a_recording_of_written_reasoning_is_read_back_although_its_replies_have_reasoning_too(tmp_path):
+    lm = Thinker(chat(reasoning="Written.", answer="4"))
+    lm.returns_reasoning = False
+    prediction = record_and_read_back(tmp_path / "replies.jsonl", lm, dn.ChainOfThought("question -> answer"))
+    assert prediction.reasoning == "Written."
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_recording_of_native_reasoning_is_read_back_although_its_replies_have_no_text_of_it(tmp_path):
+    lm = Thinker(reasoning=None)
+    prediction = record_and_read_back(tmp_path / "replies.jsonl", lm, dn.ChainOfThought("question -> answer"))
+    assert (prediction.reasoning, prediction.answer) == ("", "4")
+
+
+def test_a_recording_says_for_each_of_its_settings_whether_reasoning_is_native(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    lm = Thinker(chat(reasoning="Written.", answer="4"))
+    lm.returns_reasoning = lambda settings: "effort" in settings
+    plain = dn.ChainOfThought("question -> answer")
+    thinking = dn.ChainOfThought("question -> answer", effort="low")
+    assert record_and_read_back(path, lm, plain).reasoning == "Written."
+    assert record_and_read_back(path, lm, thinking).reasoning == "Two and two."
+    with dn.context(lm=dn.recorded(path)):
+        assert plain.run_sync(question="2+2?").reasoning == "Written."
+
+
+def test_a_recording_of_an_earlier_version_has_written_reasoning(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    lm = Thinker(chat(reasoning="Written.", answer="4"))
+    written = dn.ChainOfThought("question -> answer", native=False)
+    assert record_and_read_back(path, lm, written).reasoning == "Written."
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        del line["returns_reasoning"]
+    path.write_text("".join([json.dumps(line) + "\n" for line in lines]))
+    with dn.context(lm=dn.recorded(path)):
+        assert dn.ChainOfThought("question -> answer").run_sync(question="2+2?").reasoning == "Written."
 
 
 def test_native_needs_a_reasoning_output_of_text():
