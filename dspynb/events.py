@@ -292,6 +292,9 @@ class PredictorCalled(Event):
     ``role``: what the call is for: task, proposal, judge, advisor or teacher; empty in files of earlier versions, which
     do not say.
 
+    ``native_reasoning``: whether the output ``reasoning`` is the model's own reasoning, which the prompt does not ask
+    for. None if the predictor has no such output, and in files of earlier versions, which do not say.
+
     A call that was cancelled, for example by a stop, has the error ``CancelledError``, and what was known by then. A
     failed call has the reasoning, the finish reason and the ids of a reply that is no answer. A direct call (``await
     lm(…)``) has the predictor ``lm()``, no ``uid``, no inputs, and the output ``text``.
@@ -329,6 +332,7 @@ class PredictorCalled(Event):
     server: str | None = None
     price_source: str | None = None
     role: str = ""
+    native_reasoning: bool | None = None
 
     @property
     def started(self) -> float:

@@ -61,12 +61,11 @@ def _is_recorded(body: object) -> bool:
     optional_texts = ("finish", "adapter", "reasoning")
     if not all(isinstance(body.get(name), str | None) for name in optional_texts):
         return False
-    if not isinstance(body.get("model", ""), str) or not isinstance(body.get("sent"), dict | None):
+    others = (body.get("model", ""), str), (body.get("sent"), dict | None), (body.get("returns_reasoning", False), bool)
+    if not all(isinstance(value, kind) for value, kind in others):
         return False
     completions = body.get("completions", [])
     if not isinstance(completions, list) or not all(isinstance(text, str) for text in completions):
-        return False
-    if not isinstance(body.get("returns_reasoning", False), bool):
         return False
     calls = body.get("tool_calls", [])
     return isinstance(calls, list) and all(isinstance(call, dict) for call in calls)

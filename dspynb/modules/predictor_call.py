@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Self
 
 from dspynb.adapters.base import Adapter
+from dspynb.adapters.native_reasoning import NativeReasoning
 from dspynb.data import NO_USAGE, Prediction
 from dspynb.errors import ParseError, ReplyTruncated
 from dspynb.events import PredictorCalled
@@ -20,6 +21,7 @@ from dspynb.modules.unopened_thinking import begins_within_thinking, note_unopen
 from dspynb.running.call_history import Calls
 from dspynb.running.user_code import as_exception
 from dspynb.scope.core import Reading
+from dspynb.signatures.augment import reasoning_output
 from dspynb.signatures.signature import Signature
 from dspynb.thinking import may_have_tags, split_opened, tags_beside
 
@@ -153,9 +155,23 @@ class Call(RecordedCall):
         parent = self.before[0].span if self.before else self.scope.open_span
         candidate = self.reading.candidate and self.reading.candidate.id
         hint = self.reading.hint()
-        event = self._emit(outputs, error, parent, hint=hint, candidate=candidate, repair=bool(self.before))
+        event = self._emit(
+            outputs,
+            error,
+            parent,
+            hint=hint,
+            candidate=candidate,
+            repair=bool(self.before),
+            native_reasoning=self._has_native_reasoning(),
+        )
         self.reported = (*self.before, event)
         return event
+
+    def _has_native_reasoning(self) -> bool | None:
+        """Whether the model's own reasoning is an output; None if the signature has no output for reasoning."""
+        if isinstance(self.adapter, NativeReasoning):
+            return True
+        return None if reasoning_output(self.signature) is None else False
 
 
 def _completion_texts(reply: LMReply) -> tuple[str, ...]:

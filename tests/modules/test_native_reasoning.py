@@ -9,7 +9,9 @@ import pytest
 
 import dspynb as dn
 from dspynb.errors import SignatureError
+from dspynb.events import PredictorCalled, from_json, to_json
 from dspynb.lm.profiles import profile_of
+from dspynb.replaying.recording import _has_native_reasoning
 from tests.helpers import chat
 from tests.lm.server import Server, reply
 
@@ -126,6 +128,55 @@ def test_a_replay_has_the_recorded_reasoning_without_the_model():
     again = dn.run_sync(lambda: dn.replay(recorded, think))
     assert again.exact
     assert again.prediction.reasoning == "Two and two."
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_replay_asks_for_no_reasoning_where_the_recorded_model_was_not_asked_and_returned_none():
+    think = dn.ChainOfThought("question -> answer")
+    with dn.trace() as recorded, dn.context(lm=Thinker(reasoning=None)):
+        think.run_sync(question="2+2?")
+    again = dn.run_sync(lambda: dn.replay(recorded, think))
+    assert again.exact
+    assert again.prediction.reasoning == ""
+
+
+def test_a_replay_asks_for_no_reasoning_where_no_recorded_reply_could_be_read():
+    think = dn.ChainOfThought("question, hint -> answer: int, why")
+    with dn.trace() as recorded, dn.context(lm=Thinker("no marker")), pytest.raises(dn.errors.ParseError):
+        think.run_sync(question="?", hint="h")
+    again = dn.run_sync(lambda: dn.replay(recorded, think, strict=False))
+    assert isinstance(again.error, dn.errors.ParseError)
+    assert again.divergences == ()
+
+
+def test_a_replay_asks_for_reasoning_that_was_written_with_the_words_of_the_models_own():
+    lm = Thinker(chat(reasoning="Two and two.", answer="4"))
+    lm.returns_reasoning = False
+    think = dn.ChainOfThought("question -> answer")
+    with dn.trace() as recorded, dn.context(lm=lm):
+        think.run_sync(question="2+2?")
+    assert dn.run_sync(lambda: dn.replay(recorded, think)).exact
+
+
+def test_a_file_says_of_the_calls_with_a_reasoning_output_whether_it_is_the_models_own():
+    with dn.trace() as recorded:
+        dn.ChainOfThought("question -> answer", lm=Thinker()).run_sync(question="?")
+        dn.ChainOfThought("question -> answer", lm=Thinker(chat(reasoning="r", answer="4")), native=False).run_sync(
+            question="?"
+        )
+        dn.Predict("question -> answer", lm=Thinker()).run_sync(question="?")
+    calls = [event for event in recorded.events if isinstance(event, PredictorCalled)]
+    assert [call.native_reasoning for call in calls] == [True, False, None]
+    assert [from_json(to_json(call)).native_reasoning for call in calls] == [True, False, None]
+
+
+@pytest.mark.parametrize(("reasoning", "expected"), [("Two and two.", True), ("Other.", False)])
+def test_for_a_call_of_an_earlier_version_native_reasoning_is_a_guess(reasoning, expected):
+    outputs = {"reasoning": "Two and two.", "answer": "4"}
+    call = PredictorCalled(
+        span=2, parent=1, predictor="self", uid="u", inputs={}, messages=(), outputs=outputs, reasoning=reasoning
+    )
+    assert _has_native_reasoning(call) is expected
 
 
 def test_recorded_replies_are_served_without_the_model(tmp_path):
