@@ -17,6 +17,7 @@ from dspynb.events import PredictorCalled
 from dspynb.lm.protocol import LONG_TEXT, LMProtocol, LMReply, with_thinking
 from dspynb.lm.recorded_call import RecordedCall
 from dspynb.modules.grammar_advice import parse_advice, truncation_advice
+from dspynb.modules.missing_reasoning import warn_of_missing_reasoning
 from dspynb.modules.unopened_thinking import begins_within_thinking, note_unopened_thinking
 from dspynb.running.call_history import Calls
 from dspynb.running.user_code import as_exception
@@ -74,6 +75,8 @@ class Call(RecordedCall):
                 raise
             raise failure from error
         event = self.report(outputs=outputs)
+        if event.native_reasoning and not (reply.reasoning or event.reasoning):
+            self._warn_of_missing_reasoning(event)
         prediction = Prediction(outputs)
         meta = prediction.meta
         meta.usage = event.usage
@@ -166,6 +169,12 @@ class Call(RecordedCall):
         )
         self.reported = (*self.before, event)
         return event
+
+    def _warn_of_missing_reasoning(self, event: PredictorCalled) -> None:
+        """Warn once of a model that does not reason, or whose server drops the reasoning. One whose provider hides the
+        reasoning reports its tokens."""
+        if not event.cached and not event.usage.reasoning_tokens:
+            warn_of_missing_reasoning(self.lm, self.model)
 
     def _has_native_reasoning(self) -> bool | None:
         """Whether the model's own reasoning is an output; None if the signature has no output for reasoning."""

@@ -6,11 +6,12 @@ import asyncio
 import json
 
 import pytest
+from aiohttp import web
 
 import dspynb as dn
-from dspynb.errors import SignatureError
+from dspynb.errors import NoReasoningWarning, SignatureError
 from dspynb.events import PredictorCalled, from_json, to_json
-from dspynb.lm.profiles import profile_of
+from dspynb.lm.profiles import ModelProfile, overridden, profile_at
 from dspynb.replaying.recording import _has_native_reasoning
 from tests.helpers import chat
 from tests.lm.server import Server, reply
@@ -70,8 +71,25 @@ def test_native_chooses_one_or_the_other_for_every_model():
 
 
 def test_native_reasoning_is_an_empty_text_where_none_is_returned():
-    prediction = dn.ChainOfThought("question -> answer", lm=Thinker(reasoning=None)).run_sync(question="?")
+    with pytest.warns(NoReasoningWarning):
+        prediction = dn.ChainOfThought("question -> answer", lm=Thinker(reasoning=None)).run_sync(question="?")
     assert (prediction.reasoning, prediction.answer) == ("", "4")
+
+
+def test_one_warning_says_that_a_model_returned_no_reasoning_and_how_to_ask_for_it():
+    think = dn.ChainOfThought("question -> answer", lm=Thinker(reasoning=None))
+    with pytest.warns(NoReasoningWarning, match=r"thinker returned no reasoning .*native=False") as issued:
+        think.run_sync(question="1+1?")
+    think.run_sync(question="2+2?")  # a second warning would be an error
+    assert len(issued) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_warning_is_issued_for_reasoning_that_the_provider_hides():
+    lm = Thinker()
+    hidden = dn.LMReply(chat(answer="4"), usage=dn.Usage(calls=1, completion_tokens=90, reasoning_tokens=80))
+    lm.complete = lambda request: asyncio.sleep(0, hidden)
+    assert dn.ChainOfThought("question -> answer", lm=lm).run_sync(question="?").reasoning == ""
 
 
 def test_demos_keep_their_reasoning_and_are_shown_without_it_to_a_model_with_its_own():
@@ -130,7 +148,7 @@ def test_a_replay_has_the_recorded_reasoning_without_the_model():
     assert again.prediction.reasoning == "Two and two."
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::dspynb.errors.NoReasoningWarning")
 def test_a_replay_asks_for_no_reasoning_where_the_recorded_model_was_not_asked_and_returned_none():
     think = dn.ChainOfThought("question -> answer")
     with dn.trace() as recorded, dn.context(lm=Thinker(reasoning=None)):
@@ -202,7 +220,7 @@ def test_a_recording_of_written_reasoning_is_read_back_although_its_replies_have
     assert prediction.reasoning == "Written."
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::dspynb.errors.NoReasoningWarning")
 def test_a_recording_of_native_reasoning_is_read_back_although_its_replies_have_no_text_of_it(tmp_path):
     lm = Thinker(reasoning=None)
     prediction = record_and_read_back(tmp_path / "replies.jsonl", lm, dn.ChainOfThought("question -> answer"))
@@ -261,7 +279,42 @@ def test_native_needs_a_reasoning_output_of_text():
     ],
 )
 def test_the_profile_says_which_models_return_their_reasoning(name, settings, expected):
-    assert profile_of(name).has_reasoning(settings) is expected
+    assert profile_at(name, None, {}).has_reasoning(settings) is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "effort", "expected"),
+    [
+        ({"refused": ["reasoning_effort"]}, "low", False),
+        ({"efforts": []}, "low", False),
+        ({"efforts": ["low", "high"]}, "none", True),  # is sent as low
+        ({"efforts": ["none"]}, "high", False),
+        ({"refused": ["reasoning_effort"], "default_effort": "medium"}, "none", True),
+    ],
+)
+def test_the_profile_counts_an_effort_as_it_is_sent(changes, effort, expected):
+    profile = overridden(ModelProfile(returns_reasoning="with_effort"), changes)
+    for name in ("effort", "reasoning_effort"):
+        assert profile.has_reasoning({name: effort}) is expected
+
+
+def test_reasoning_is_written_after_the_server_has_refused_the_effort():
+    def answer(body, *_):
+        if "reasoning_effort" in body:
+            message = "Unsupported parameter: 'reasoning_effort'"
+            error = {"message": message, "param": "reasoning_effort", "code": "unsupported_parameter"}
+            return web.json_response({"error": error}, status=400)
+        text = chat(reasoning="Written.", answer="4")
+        return reply(text if "[[ ## reasoning ## ]]" in str(body["messages"]) else chat(answer="4"))
+
+    with Server(answer) as server:
+        settings = {"api_base": server.base, "api_key": "none", "cache": False, "effort": "low"}
+        think = dn.ChainOfThought(
+            "question -> answer", lm=dn.LM("m", profile={"returns_reasoning": "with_effort"}, **settings)
+        )
+        with pytest.warns(dn.ModelAdaptedWarning):
+            assert think.run_sync(question="1+1?").reasoning == ""
+        assert think.run_sync(question="2+2?").reasoning == "Written."
 
 
 def test_the_profile_of_an_lm_may_say_that_its_server_returns_reasoning():
