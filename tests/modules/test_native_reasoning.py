@@ -76,6 +76,31 @@ def test_native_reasoning_is_an_empty_text_where_none_is_returned():
     assert (prediction.reasoning, prediction.answer) == ("", "4")
 
 
+class Lines:
+    """An adapter that is no subclass of Adapter: it has the methods that every adapter needs."""
+
+    name = "lines"
+
+    def format(self, signature, inputs, *, instruction=None, demos=(), hint=None):
+        return ({"role": "user", "content": f"{list(signature.output_fields)} {inputs}"},)
+
+    def parse(self, signature, reply):
+        return dict(zip(signature.output_fields, reply.splitlines(), strict=True))
+
+    def response_format(self, signature):
+        return None
+
+
+@pytest.mark.parametrize("takes_grammar", [False, True])
+def test_an_adapter_of_ones_own_needs_no_further_methods_for_native_reasoning(takes_grammar):
+    lm = Thinker("<thinking>")  # may be a tag of thinking
+    lm.takes_grammar = takes_grammar
+    prediction = dn.ChainOfThought("question -> answer", lm=lm, adapter=Lines()).run_sync(question="?")
+    assert (prediction.reasoning, prediction.answer) == ("Two and two.", "<thinking>")
+    assert lm.requests[0].grammar is None
+    assert "reasoning" not in prompt(lm.requests[0])
+
+
 def test_one_warning_says_that_a_model_returned_no_reasoning_and_how_to_ask_for_it():
     think = dn.ChainOfThought("question -> answer", lm=Thinker(reasoning=None))
     with pytest.warns(NoReasoningWarning, match=r"thinker returned no reasoning .*native=False") as issued:
