@@ -64,9 +64,10 @@ def _is_recorded(body: object) -> bool:
     others = (body.get("model", ""), str), (body.get("sent"), dict | None), (body.get("returns_reasoning", False), bool)
     if not all(isinstance(value, kind) for value, kind in others):
         return False
-    completions = body.get("completions", [])
-    if not isinstance(completions, list) or not all(isinstance(text, str) for text in completions):
-        return False
+    lists = (body.get("completions", []), str), (body.get("completion_reasoning", []), str | None)
+    for value, kind in lists:
+        if not isinstance(value, list) or not all(isinstance(text, kind) for text in value):
+            return False
     calls = body.get("tool_calls", [])
     return isinstance(calls, list) and all(isinstance(call, dict) for call in calls)
 
@@ -209,6 +210,7 @@ class RecordedLM(DirectCalls):
             reasoning=body.get("reasoning"),
             completions=tuple(body.get("completions", ())),
             sent=body.get("sent"),
+            completion_reasoning=tuple(body.get("completion_reasoning", ())),
         )
 
     def _record(self, key: str, request: LMRequest, reply: LMReply, has_own_reasoning: bool) -> None:
@@ -233,6 +235,8 @@ class RecordedLM(DirectCalls):
             body["sent"] = dict(reply.sent)
         if len(reply.completions) > 1:
             body["completions"] = list(reply.completions)
+            if reply.completion_reasoning:
+                body["completion_reasoning"] = list(reply.completion_reasoning)
         with self._lock:
             known = self._replies.get(key)
             # The last line of a key counts, so the line of an incomplete reply can stay in the file.

@@ -155,6 +155,7 @@ class RecordedCall(ModelCall):
             price_source=None if reply.cached else reply.price_source,
             role=self.scope.context.role,
             native_reasoning=native_reasoning,
+            completion_reasoning=reply.completion_reasoning if len(reply.completions) > 1 else (),
         )
         self.scope.emit(event)
         remember(event)
@@ -237,4 +238,5 @@ def recorded_reply(event: PredictorCalled) -> LMReply:
         reasoning=event.reasoning,
         completions=event.completions,
         sent=event.sent if event.sent is not None else event.requested or None,  # older files have neither
+        completion_reasoning=event.completion_reasoning,
     )

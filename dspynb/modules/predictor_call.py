@@ -14,7 +14,7 @@ from dspynb.adapters.native_reasoning import NativeReasoning
 from dspynb.data import NO_USAGE, Prediction
 from dspynb.errors import ParseError, ReplyTruncated
 from dspynb.events import PredictorCalled
-from dspynb.lm.protocol import LONG_TEXT, LMProtocol, LMReply, with_thinking
+from dspynb.lm.protocol import LONG_TEXT, LMProtocol, LMReply, reasoning_of, with_thinking
 from dspynb.lm.recorded_call import RecordedCall
 from dspynb.modules.grammar_advice import parse_advice, truncation_advice
 from dspynb.modules.missing_reasoning import warn_of_missing_reasoning
@@ -97,8 +97,8 @@ class Call(RecordedCall):
             return [self._read_text(self.reply)]
         outputs: list[Mapping[str, Any]] = []
         first_error: ParseError | None = None
-        for text in _completion_texts(reply):
-            completion = self._without_thinking(_completion(reply, text))
+        for one in _completions(reply):
+            completion = self._without_thinking(one)
             try:
                 values = self._read_text(completion)
             except ParseError as error:
@@ -183,18 +183,17 @@ class Call(RecordedCall):
         return None if reasoning_output(self.signature) is None else False
 
 
-def _completion_texts(reply: LMReply) -> tuple[str, ...]:
-    """The texts of all completions of a reply."""
-    if reply.text in reply.completions:
-        return reply.completions
-    return (reply.text, *reply.completions)
-
-
-def _completion(reply: LMReply, text: str) -> LMReply:
-    """One completion as a reply. The reasoning and the finish reason are those of the reply's own text."""
-    if text == reply.text:
-        return reply
-    return replace(reply, text=text, reasoning=None, finish=None)
+def _completions(reply: LMReply) -> list[LMReply]:
+    """Each completion of a reply as a reply. The finish reason is that of the reply's own text. The reasoning is that
+    of the completion, or None if the reply does not have it."""
+    completions = [] if reply.text in reply.completions else [reply]
+    for number, text in enumerate(reply.completions):
+        reasoning = reasoning_of(reply, number)
+        if text != reply.text:
+            completions.append(replace(reply, text=text, reasoning=reasoning, finish=None))
+        else:
+            completions.append(reply if reasoning is None else replace(reply, reasoning=reasoning))
+    return completions
 
 
 def refuse_truncated(prediction: Prediction) -> None:

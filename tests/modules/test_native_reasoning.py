@@ -11,6 +11,7 @@ from aiohttp import web
 import dspynb as dn
 from dspynb.errors import NoReasoningWarning, SignatureError
 from dspynb.events import PredictorCalled, from_json, to_json
+from dspynb.lm.cache import default_cache
 from dspynb.lm.profiles import ModelProfile, overridden, profile_at
 from dspynb.replaying.recording import _has_native_reasoning
 from tests.helpers import chat
@@ -115,6 +116,61 @@ def test_no_warning_is_issued_for_reasoning_that_the_provider_hides():
     hidden = dn.LMReply(chat(answer="4"), usage=dn.Usage(calls=1, completion_tokens=90, reasoning_tokens=80))
     lm.complete = lambda request: asyncio.sleep(0, hidden)
     assert dn.ChainOfThought("question -> answer", lm=lm).run_sync(question="?").reasoning == ""
+
+
+def choices(*messages):
+    body = reply("")
+    body["choices"] = [
+        {"index": index, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+        for index, message in enumerate(messages)
+    ]
+    return body
+
+
+FIELDS = [
+    {"content": chat(answer="4"), "reasoning_content": "Two and two."},
+    {"content": chat(answer="5"), "reasoning_content": "A guess."},
+    {"content": chat(answer="6")},
+]
+TAGS = [
+    {"content": "<think>Two and two.</think>" + chat(answer="4")},
+    {"content": "<think>A guess.</think>" + chat(answer="5")},
+    {"content": chat(answer="6")},
+]
+EACH = [("Two and two.", "4"), ("A guess.", "5"), ("", "6")]
+
+
+def each_completion(prediction):
+    return [(completion.reasoning, completion.answer) for completion in prediction.completions]
+
+
+@pytest.mark.parametrize("messages", [FIELDS, TAGS], ids=["in a field", "in the text"])
+def test_each_completion_has_its_own_reasoning(messages, tmp_path):
+    think = dn.ChainOfThought("question -> answer", n=3)
+    path = tmp_path / "replies.jsonl"
+    with Server(lambda *_: choices(*messages)) as server, dn.context(cache=True):
+        settings = {"api_base": server.base, "api_key": "none"}
+        lm = dn.LM("m", profile={"returns_reasoning": "always"}, **settings)
+        with dn.trace() as recorded:
+            assert each_completion(think.with_lm(lm).run_sync(question="2+2?")) == EACH
+        default_cache().flush()
+        assert each_completion(think.with_lm(lm).run_sync(question="2+2?")) == EACH  # from the cache
+        assert len(server.bodies) == 1
+        recording = dn.recorded(path, lm=lm, strict=False)
+        assert each_completion(think.with_lm(recording).run_sync(question="2+2?")) == EACH
+    assert each_completion(think.with_lm(dn.recorded(path)).run_sync(question="2+2?")) == EACH
+    recorded.save(tmp_path / "trace.jsonl")
+    again = dn.run_sync(lambda: dn.replay(dn.Trace.load(tmp_path / "trace.jsonl"), think))
+    assert again.exact
+    assert each_completion(again.prediction) == EACH
+
+
+def test_completions_whose_reasoning_is_unknown_have_an_empty_text():
+    lm = Thinker()
+    texts = chat(answer="4"), chat(answer="5")
+    lm.complete = lambda request: asyncio.sleep(0, dn.LMReply(texts[0], reasoning="Two and two.", completions=texts))
+    prediction = dn.ChainOfThought("question -> answer", lm=lm, n=2).run_sync(question="?")
+    assert each_completion(prediction) == [("Two and two.", "4"), ("", "5")]
 
 
 def test_demos_keep_their_reasoning_and_are_shown_without_it_to_a_model_with_its_own():
