@@ -61,10 +61,17 @@ def _is_recorded(body: object) -> bool:
     optional_texts = ("finish", "adapter", "reasoning")
     if not all(isinstance(body.get(name), str | None) for name in optional_texts):
         return False
-    others = (body.get("model", ""), str), (body.get("sent"), dict | None), (body.get("returns_reasoning", False), bool)
+    others: list[tuple[Any, Any]] = [
+        (body.get("model", ""), str),
+        (body.get("sent"), dict | None),
+        (body.get("returns_reasoning", False), bool),
+    ]
     if not all(isinstance(value, kind) for value, kind in others):
         return False
-    lists = (body.get("completions", []), str), (body.get("completion_reasoning", []), str | None)
+    lists: list[tuple[Any, Any]] = [
+        (body.get("completions", []), str),
+        (body.get("completion_reasoning", []), str | None),
+    ]
     for value, kind in lists:
         if not isinstance(value, list) or not all(isinstance(text, kind) for text in value):
             return False
