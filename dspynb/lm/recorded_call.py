@@ -113,6 +113,7 @@ class RecordedCall(ModelCall):
         hint: str | None = None,
         candidate: str | None = None,
         repair: bool = False,
+        native_reasoning: bool | None = None,
     ) -> PredictorCalled:
         reply = self._facts_of_failed_call(error) if self.reply is None else self.reply
         request = self.request
@@ -153,6 +154,8 @@ class RecordedCall(ModelCall):
             server=None if reply.cached else getattr(self.lm, SERVER, None),
             price_source=None if reply.cached else reply.price_source,
             role=self.scope.context.role,
+            native_reasoning=native_reasoning,
+            completion_reasoning=reply.completion_reasoning if len(reply.completions) > 1 else (),
         )
         self.scope.emit(event)
         remember(event)
@@ -247,4 +250,5 @@ def recorded_reply(event: PredictorCalled) -> LMReply:
         reasoning=event.reasoning,
         completions=event.completions,
         sent=event.sent if event.sent is not None else event.requested or None,  # older files have neither
+        completion_reasoning=event.completion_reasoning,
     )
