@@ -7,9 +7,13 @@ import importlib.metadata
 import importlib.util
 import json
 import math
+import os
 import pickle
+from dataclasses import asdict
+from decimal import Decimal, Inexact, localcontext
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from aiohttp import web
 from hypothesis import given, settings
@@ -118,6 +122,72 @@ def test_a_price_that_is_not_valid_is_one_clear_error(price, problem):
     assert "\n" not in str(caught.value)
 
 
+def kind(value):
+    return type(value).__name__
+
+
+NUMBERS = [np.float64(2e-6), Decimal("2e-6"), Fraction(2, 10**6), 2e-6]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=kind)
+def test_a_price_may_be_any_real_number(number):
+    assert as_price({"input_cost_per_token": number, "output_cost_per_token": np.int64(0)}) == dn.Price(
+        input=2, output=0
+    )
+    assert dn.LM("openai/my-model", profile={"input_price": float(number)}).price == dn.Price(input=2)
+    assert dn.Price(input=number).input == 2e-6
+    assert as_price({"input_cost_per_token": np.float32(2e-6)}).input == pytest.approx(2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "number", [10**400, 10**5000, 1e308, Decimal("sNaN"), Decimal("Infinity"), np.float64("nan"), 1j, -1], ids=kind
+)
+@pytest.mark.parametrize("field", ["input", "input_cost_per_token", "input_cost_per_request"])
+def test_a_number_that_is_no_price_is_one_clear_error(number, field):
+    fields = {"input": number} if field == "input" else {"input_cost_per_token": 1e-6, field: number}
+    with pytest.raises(
+        errors.ConfigurationError, match="^price: (input|input_cost_per_token|request) is .*; it must be"
+    ):
+        as_price(fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"input": 1, "above": {200_000: {"input": 2}, "200k": {"input": 2}}}, "has the key '200k'.* and once"),
+        ({"input": 1, "above": {10**5000: {"input": 2}}}, "has the key a value of the type int; each key must be"),
+        ({"input": 1, "above": {"9" * 5000: {"input": 2}}}, "above has the key '999"),
+        ({"input": 1, "above": {("a", 1): {"input": 2}}}, r"above has the key \('a', 1\)"),
+        ({"input": 1, "service_tiers": {None: {"input": 2}}}, "service_tiers has the key None"),
+        ({"input": 1, "above": {5: {3: 2, "input": 2}}}, "above 5: the names of prices must be texts"),
+        ({"tiered_pricing": [{"range": [math.inf, 1], "input_cost_per_token": 1e-6}]}, "tiered_pricing has the range"),
+        (
+            {"tiered_pricing": [{"range": [-1, 1], "input_cost_per_token": 1e-6}]},
+            "it must begin with a number of tokens",
+        ),
+    ],
+)
+def test_nested_prices_that_are_not_valid_are_one_clear_error(fields, problem):
+    with pytest.raises(errors.ConfigurationError, match=problem):
+        as_price(fields)
+
+
+def test_thresholds_may_be_numbers_and_texts():
+    price = dn.Price(above={"300k": {"input": 3}, 200_000: {"input": 2}, np.int64(100): {"input": 1}})
+    assert list(price.above) == [100, 200_000, 300_000]
+
+
+def test_costs_do_not_depend_on_the_users_decimal_context():
+    with localcontext() as context:
+        context.prec = 2
+        context.traps[Inexact] = True
+        entry = {"input_cost_per_token": 1.234567e-6, "output_cost_per_token": Decimal("2.345678e-6")}
+        price = as_price(entry)
+        assert price == dn.Price(input=1.234567, output=2.345678)
+        assert cost_of(price, TokenCounts(1_000_000, 1_000_000)) == 3.580245
+        assert dn.LM("openai/my-model", profile={"input_price": 1.234567e-6}).profile.input_price == 1.234567e-6
+
+
 def test_prices_in_the_profile_and_beside_it_are_refused():
     with pytest.raises(errors.ConfigurationError, match="give them in one place"):
         dn.LM("openai/my-model", price=OWN, profile={"input_price": 1e-6})
@@ -216,17 +286,45 @@ def test_the_map_has_prices_of_service_tiers_for_long_prompts(tier, prompt):
     assert used.usd == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_price_of_long_batches_stays_that_of_batches_where_the_map_has_no_other():
-    price = price_of_entry(
-        {
-            "input_cost_per_token": 2e-6,
-            "output_cost_per_token": 8e-6,
-            "input_cost_per_token_above_200k_tokens": 4e-6,
-            "input_cost_per_token_batches": 1e-6,
-        }
-    )
-    assert cost_of(price, TokenCounts(300_000, 0), "batch") == 0.3
-    assert cost_of(price, TokenCounts(300_000, 0), "flex") == 1.2
+IN_BOTH_FORMATS = [
+    {
+        "input": 2,
+        "output": 8,
+        "above": {200_000: {"input": 4, "output": 12}},
+        "service_tiers": {"batch": {"input": 1, "output": 4}, "flex": {"input": 1, "above": {"200k": {"input": 3}}}},
+    },
+    {
+        "input_cost_per_token": 2e-6,
+        "output_cost_per_token": 8e-6,
+        "input_cost_per_token_above_200k_tokens": 4e-6,
+        "output_cost_per_token_above_200k_tokens": 12e-6,
+        "input_cost_per_token_batches": 1e-6,
+        "output_cost_per_token_batches": 4e-6,
+        "input_cost_per_token_flex": 1e-6,
+        "input_cost_per_token_above_200k_tokens_flex": 3e-6,
+    },
+]
+
+
+@pytest.mark.parametrize("fields", IN_BOTH_FORMATS)
+@pytest.mark.parametrize(
+    ("tier", "usd"),
+    [
+        (None, 300_000 * 4 + 1000 * 12),
+        ("batch", 300_000 * 2 + 1000 * 6),  # half of the price of a long prompt
+        ("flex", 300_000 * 3 + 1000 * 12),  # a price of its own for the prompt, and none for the reply
+        ("priority", 300_000 * 4 + 1000 * 12),
+    ],
+)
+def test_a_long_prompt_in_a_service_tier_has_the_tiers_own_price_else_its_share_of_the_plain_one(fields, tier, usd):
+    assert cost_of(as_price(fields), TokenCounts(300_000, 1000), tier) == usd / 1e6
+
+
+def test_a_share_of_a_price_that_is_no_finite_decimal_is_exact():
+    price = as_price({"input": 3, "output": 3, "above": {10: {"input": 3}}, "service_tiers": {"flex": {"input": 1}}})
+    assert cost_of(price, TokenCounts(1_000_000, 0), "flex") == 1.0
+    free = as_price({"input": 0, "output": 0, "above": {10: {"input": 3}}, "service_tiers": {"flex": {"input": 1}}})
+    assert cost_of(free, TokenCounts(1_000_000, 0), "flex") == 3.0
 
 
 def test_all_ways_of_writing_a_long_prompt_in_the_map_are_read():
