@@ -472,9 +472,12 @@ def test_the_header_of_a_stream_which_is_sent_before_the_cost_is_known_does_not_
     async def main(lm):
         return [part async for part in dn.Predict(Caption, lm=lm).stream(subject="x")][-1]
 
-    with Server(streamed=[sse([chat(sentence="x")], usage={**USED, "cost": 0.5})]) as server:
-        last = asyncio.run(main(dn.LM("openai/my-model", api_base=server.base, price=OWN)))
-    assert last.usage.usd == 0.5
+    headers = {"x-litellm-response-cost": "0.0"}
+    pieces = [chat(sentence="x")]
+    streamed = [sse(pieces, usage=used, headers=headers) for used in (USED, {**USED, "cost": 0.5})]
+    with Server(streamed=streamed) as server:
+        lm = dn.LM("openai/my-model", api_base=server.base, price=OWN, cache=False)
+        assert [asyncio.run(main(lm)).usage.usd for _ in range(2)] == [OWN_COST, 0.5]
 
 
 # ── models of one's own ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -512,6 +515,55 @@ def test_a_model_of_ones_own_may_report_its_usage_as_a_dict():
     assert own_usage(USED).usd is None
     assert own_usage({**USED, "cost": 0}, OWN).usd == 0.0
     assert own_usage({"prompt_tokens": 10, "completion_tokens": 5, "reasoning_tokens": 3}).reasoning_tokens == 3
+
+
+def test_a_usd_of_zero_counts_as_not_reported_where_the_model_has_a_price():
+    used = asdict(dn.Usage(calls=1, prompt_tokens=1000, completion_tokens=100, cached_tokens=400))
+    assert own_usage(used, OWN).usd == OWN_COST
+    assert own_usage(used).usd == 0.0
+    assert own_usage({**used, "usd": 0.5}, OWN).usd == 0.5
+    assert usd_of(billed({**USED, "usd": 0.0}), price=OWN) == OWN_COST
+    assert usd_of(billed({**USED, "usd": 0.0})) == 0.0
+
+
+def test_the_calls_in_a_usage_that_is_a_dict_count():
+    used = asdict(dn.Usage(calls=3, prompt_tokens=1000, completion_tokens=100, cached_tokens=400))
+    assert (own_usage(used, OWN).calls, own_usage(used, OWN).usd) == (3, OWN_COST)
+    assert (own_usage({**used, "calls": 0}, OWN).calls, own_usage({**used, "calls": 0}, OWN).usd) == (0, 0.0)
+    assert own_usage({**used, "calls": "many"}, OWN).calls == 1
+
+
+def failing_price(error):
+    class Priced(Own):
+        calls = 0
+
+        @property
+        def price(self):
+            raise error
+
+        async def complete(self, request):
+            self.calls += 1
+            return await super().complete(request)
+
+    return Priced(USED)
+
+
+@pytest.mark.parametrize("error", [ValueError("no network"), AttributeError("no network")])
+def test_a_property_price_that_fails_is_one_error_before_the_model_is_called(error):
+    lm = failing_price(error)
+    with pytest.raises(errors.ConfigurationError, match="the price of the model mine cannot be read: .*no network"):
+        dn.Predict(Caption, lm=lm).run_sync(subject="x")
+    assert lm.calls == 0
+
+
+def test_a_price_that_is_not_valid_is_an_error_before_the_model_is_called(tmp_path):
+    requests = []
+    lm = dn.FunctionLM(lambda request: requests.append(request) or chat(sentence="x"))
+    lm.price = {"input": -1}
+    for model in (lm, dn.recorded(tmp_path / "replies.jsonl", lm=lm)):
+        with pytest.raises(errors.ConfigurationError, match="input is -1"):
+            dn.Predict(Caption, lm=model).run_sync(subject="x")
+    assert requests == []
 
 
 def test_a_price_of_ones_own_that_is_not_valid_is_an_error_that_names_the_model():
