@@ -660,6 +660,69 @@ def test_the_environment_may_name_the_price_file(price_file, monkeypatch, tmp_pa
     assert dn.LM("openai/my-model").price is None
 
 
+def test_no_prices_are_those_of_the_environment_and_an_empty_dict_is_the_map_alone(price_file, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv(PRICES_VARIABLE, str(price_file))
+        lm = dn.LM("openai/my-model")
+        with dn.context(prices={}):
+            assert lm.price is None
+            with dn.context(prices=None):
+                assert lm.price == dn.Price(**OWN)
+    read_environment()
+    assert lm.price is None
+
+
+def test_a_price_file_of_the_environment_that_was_edited_is_read_again_for_the_next_model(price_file, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv(PRICES_VARIABLE, str(price_file))
+        assert dn.LM("openai/my-model").price.input == 2
+        price_file.write_text(json.dumps({"my-model": {"input": 31, "output": 8}}))
+        lm = dn.LM("openai/my-model")
+        assert lm.price.input == 31
+        changed = price_file.stat().st_mtime_ns + 10**9
+        price_file.write_text(json.dumps({"my-model": {"input": 32, "output": 8}}))  # of the same size
+        os.utime(price_file, ns=(changed, changed))
+        assert dn.LM("openai/my-model").price.input == lm.price.input == 32
+        price_file.unlink()
+        with pytest.raises(errors.ConfigurationError, match="cannot be read"):
+            dn.LM("openai/my-model")
+    read_environment()
+
+
+@needs_the_map
+def test_an_entry_of_a_price_file_with_one_price_is_completed_from_the_map(tmp_path):
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps({"openai/gpt-4o-mini": {"output": 1}, "gpt-4.1-mini": {"input_cost_per_token": 1e-6}}))
+    with dn.context(prices=path):
+        assert usd_of(billed(USED), "openai/gpt-4o-mini") == (600 * 0.15 + 400 * 0.075 + 100 * 1) / 1e6
+        listed = price_of("openai/gpt-4o-mini")
+        assert listed.source.startswith("prices.json (")
+        assert ", and litellm " in listed.source
+        assert dn.LM("openai/gpt-4.1-mini").price.output > 0
+        own = dn.LM("openai/gpt-4o-mini", price={"input": 3}).price
+        assert (own.input, own.cached_input, own.output) == (3, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("prices", "problem"),
+    [
+        ({("a", "b"): OWN}, r"prices: the name of a model is \('a', 'b'\); it must be a text"),
+        ({"a": OWN, 3: OWN}, "prices: the name of a model is 3"),
+        ({"a": {"input": 10**5000}}, "prices: a: input is a value of the type int"),
+        ({"a": {"mode": "chat", 1: 2, "input_cost_per_token": math.inf}}, "prices: a: input_cost_per_token is inf"),
+    ],
+)
+def test_prices_in_a_dict_that_are_not_valid_are_one_clear_error(prices, problem):
+    with pytest.raises(errors.ConfigurationError, match=problem):
+        dn.configure(prices=prices)
+
+
+def test_the_source_of_a_dict_of_prices_has_a_hash_of_them():
+    mixed = {"a": {**OWN, "above": {200_000: {"input": 4}, "300k": {"input": np.float64(5)}}}}
+    same = {"a": {**OWN, "above": {"200k": {"input": 4}, 300_000: {"input": 5.0}}}}
+    assert as_price_list(mixed).source == as_price_list(same).source != as_price_list({"a": OWN}).source
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
