@@ -13,7 +13,7 @@ from typing import Any
 from dspynb.data import usage_of
 from dspynb.errors import ConfigurationError, RecordingMiss, shorten
 from dspynb.lm.direct_call import DirectCalls
-from dspynb.lm.own_price import at_own_price
+from dspynb.lm.own_price import at_own_price, read_own_price
 from dspynb.lm.protocol import (
     LMProtocol,
     LMReply,
@@ -169,7 +169,8 @@ class RecordedLM(DirectCalls):
         incomplete reply is not recorded, and one in an older recording is requested again.
         """
         if self._live and self.lm is not None:
-            return at_own_price(await self.lm.complete(request), self.lm, self.name)
+            price = read_own_price(self.lm, self.name)
+            return at_own_price(await self.lm.complete(request), price)
         recorded = self._recorded(request)
         if recorded is not None and is_complete(recorded):
             return recorded
@@ -178,7 +179,8 @@ class RecordedLM(DirectCalls):
                 return check_reply(recorded, request.settings, self.name)
             raise self._miss(request)
         has_own_reasoning = returns_reasoning(self.lm, request.settings)  # before a refusal can change it
-        reply = at_own_price(await self.lm.complete(request), self.lm, self.name)
+        price = read_own_price(self.lm, self.name)
+        reply = at_own_price(await self.lm.complete(request), price)
         accept_truncated = self.truncated == "accept"
         reply = check_reply(reply, sent_settings(self.lm, request), self.name, accept_truncated=accept_truncated)
         if is_complete(reply):

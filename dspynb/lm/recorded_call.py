@@ -15,7 +15,7 @@ from dspynb.lm.finish_reasons import finish_reason
 from dspynb.lm.interceptors.budget import BUDGET, is_free_refusal
 from dspynb.lm.interceptors.cache import OWN_CACHE, has_own_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain, links_of
-from dspynb.lm.own_price import at_own_price
+from dspynb.lm.own_price import at_own_price, read_own_price
 from dspynb.lm.protocol import LONG_TEXT, SERVER, LMReply, check_reply, is_truncated, without_secrets
 from dspynb.lm.settings import recorded_settings
 from dspynb.media.describe import without_data
@@ -197,7 +197,7 @@ class RecordedCall(ModelCall):
 
 def _has_own_stream(lm: object) -> bool:
     """Whether the ``stream`` of a model belongs to its ``complete``: a subclass may have another ``complete`` only."""
-    if "complete" in vars(lm):
+    if "complete" in getattr(lm, "__dict__", ()):
         return False
     for cls in type(lm).__mro__:
         if "stream" in vars(cls):
@@ -209,6 +209,7 @@ def _has_own_stream(lm: object) -> bool:
 
 async def ask_model(call: ModelCall) -> LMReply:
     """The end of the chain: call any model, and check its reply."""
+    own_price = read_own_price(call.lm, call.model)  # a price that is not valid must not cost a reply
     is_streamed = call.listener is not None or (call.progress is not None and _has_own_stream(call.lm))
     stream = getattr(call.lm, "stream", None) if is_streamed else None
     if stream is None:
@@ -225,7 +226,7 @@ async def ask_model(call: ModelCall) -> LMReply:
     if call.listener is not None:
         call.stream_rest(reply)
         call.listener("")
-    reply = at_own_price(reply, call.lm, call.model)
+    reply = at_own_price(reply, own_price)
     accept_truncated = getattr(call.lm, "truncated", "error") == "accept"
     return check_reply(reply, call.requested(), call.model, accept_truncated=accept_truncated)
 
