@@ -55,6 +55,7 @@
     TruncatedReplyWarning           a reply was cut at the limit of tokens and is used (``truncated="accept"``)
     TrackingWarning                 runs are tracked (``track="otel"``), and nothing receives their spans
     UsageUnknownWarning             a token budget counts an estimate, since a reply did not report its tokens
+    NoReasoningWarning              a model returned no reasoning of its own, which was to be an output
     ModelAdaptedWarning             a setting was changed or left out, since the model does not take it as requested
     HiddenPredictorWarning          a program called a predictor that is not among its attributes
     ScopeClosedWarning              code outlived the attempt (or ``with`` block) whose scope it still uses
@@ -98,6 +99,7 @@ __all__ = [
     "ModelTimeout",
     "NoFeedbackWarning",
     "NoModelError",
+    "NoReasoningWarning",
     "OptimizerError",
     "ParseError",
     "QuotaExceeded",
@@ -888,6 +890,21 @@ class NoFeedbackWarning(UserWarning):
     """
 
 
+class NoReasoningWarning(UserWarning):
+    """A model returned no reasoning of its own, although it was to be the output ``reasoning``, which is empty. Issued
+    once for each model.
+
+    >>> import warnings
+    >>> from dspynb.errors import NoReasoningWarning
+    >>> think = dn.ChainOfThought("question -> answer", native=True, lm=dn.ScriptedLM(["answer: 4"]))
+    >>> with warnings.catch_warnings(action="error", category=NoReasoningWarning):
+    ...     think.run_sync(question="2+2?")
+    Traceback (most recent call last):
+        ...
+    dspynb.errors.NoReasoningWarning: scripted returned no reasoning of its own, so that the output reasoning is ...
+    """
+
+
 class ScoreRangeWarning(UserWarning):
     """A metric returns scores below ``failure_score``, so that failed rows count more, or above ``perfect_score``.
 
@@ -904,6 +921,7 @@ class ScoreRangeWarning(UserWarning):
 
 class TruncatedReplyWarning(UserWarning):
     """A reply of a model with ``truncated="accept"`` was cut at the limit of tokens. It is said once for each model.
+    Also: an output of the embedded model is as long as its grammar allows, and was probably cut there.
 
     >>> import warnings
     >>> lm = dn.LM("openai/gpt-4.1-mini", max_tokens=8, truncated="accept")

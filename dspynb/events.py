@@ -282,7 +282,8 @@ class PredictorCalled(Event):
     request.
 
     ``reasoning``: the model's reasoning, if the reply has one. ``completions``: the texts of all completions, if there
-    is more than one. ``finish``: why the model stopped, in OpenAI's words (``stop``, ``length``, ``tool_calls``,
+    is more than one. ``completion_reasoning``: the reasoning of each, None where it has none; empty if it is
+    unknown. ``finish``: why the model stopped, in OpenAI's words (``stop``, ``length``, ``tool_calls``,
     ``content_filter``) where they fit. ``truncated``: whether the reply was cut at the limit of tokens, and accepted.
     ``request_id``, ``response_id``: the provider's ids; None if it reports none.
     ``response_model``: the name of the model that the response reports. ``server``: the host and port of the server, as
@@ -291,6 +292,9 @@ class PredictorCalled(Event):
 
     ``role``: what the call is for: task, proposal, judge, advisor or teacher; empty in files of earlier versions, which
     do not say.
+
+    ``native_reasoning``: whether the output ``reasoning`` is the model's own reasoning, which the prompt does not ask
+    for. None if the predictor has no such output, and in files of earlier versions, which do not say.
 
     A call that was cancelled, for example by a stop, has the error ``CancelledError``, and what was known by then. A
     failed call has the reasoning, the finish reason and the ids of a reply that is no answer. A direct call (``await
@@ -329,6 +333,8 @@ class PredictorCalled(Event):
     server: str | None = None
     price_source: str | None = None
     role: str = ""
+    native_reasoning: bool | None = None
+    completion_reasoning: tuple[str | None, ...] = ()
 
     @property
     def started(self) -> float:
@@ -433,7 +439,7 @@ def _read_slowly(kind: str, cls: type[Event], body: Mapping[str, Any]) -> Event:
     for name, check in _checks_by_name(kind).items():
         if name in values and not check(values[name]):
             raise TypeError(f"{name} of {kind} is {shorten(repr(values[name])[:200], 80)}")
-    for name in ("messages", "paths", "tool_calls", "parents", "completions", "tools"):
+    for name in ("messages", "paths", "tool_calls", "parents", "completions", "tools", "completion_reasoning"):
         if name in values:
             values[name] = tuple(values[name])
     missing = [name for name in _required_names(kind) if name not in values]

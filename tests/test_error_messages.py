@@ -556,6 +556,18 @@ def interrupted(tmp_path):
 
 # ── warnings ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 @provokes(
+    errors.NoReasoningWarning,
+    happened="returned no reasoning of its own",
+    where="scripted",
+    received="the output reasoning is empty",
+    advice="native=False",
+)
+def no_reasoning(tmp_path):
+    lm = dn.ScriptedLM(["answer: 4"])
+    dn.ChainOfThought("question -> answer", native=True, lm=lm).run_sync(**QUESTION)
+
+
+@provokes(
     errors.DamagedFileWarning,
     happened="1 damaged line",
     where="{tmp}/x.jsonl",

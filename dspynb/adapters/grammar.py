@@ -21,13 +21,15 @@ from dspynb.errors import ParseError
 from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
 
-__all__ = ["form_grammar", "has_typed_outputs", "literal", "reply_grammar", "value_rule"]
+__all__ = ["cut_outputs", "form_grammar", "has_typed_outputs", "literal", "reply_grammar", "value_rule"]
 
 _MOST_ITEMS = 10
 """Items of a list. Small models seldom end a list by themselves."""
 _MOST_CHARACTERS = 400
 """Characters of a text beside a typed output: those of a long paragraph."""
 _MOST_ITEM_CHARACTERS = 100
+_MOST_REPETITIONS = 2000
+"""llama.cpp takes no more repetitions of a rule. The limits of a field apply up to this number."""
 _FIRST_CHARACTER = r"[^\x00-\x20\x7F-\xA0\[<>#*_`\\\u1680\u2000-\u200F\u2028\u2029\u202F\u205F\u2060\u25C1\u3000\uFEFF]"
 """A text does not begin like a marker, a label, a fence or a tag of thinking, which adapters read as the form."""
 _FURTHER_CHARACTER = r"[^\x00-\x1F\x7F-\x9F\u2028\u2029]"
@@ -149,7 +151,7 @@ def _list_rule(field: Field) -> str | None:
         return None
     schema = _value_schema(field)
     least = schema.get("minItems", 0)
-    most = max(least, min(schema.get("maxItems", _MOST_ITEMS), _MOST_ITEMS))
+    most = max(least, min(schema.get("maxItems", _MOST_ITEMS), _MOST_REPETITIONS))
     if most == 0:
         return '"[]"'
     more = f'{rule} ("," " "? {rule}){{{max(least - 1, 0)},{most - 1}}}'
@@ -193,7 +195,7 @@ def _times(field: Field, most: int) -> str:
     """How often the rule of a character repeats in a text, within the limits of the field."""
     schema = _value_schema(field)
     least = schema.get("minLength", 0)
-    return f"{{{least},{max(least, min(schema.get('maxLength', most), most))}}}"
+    return f"{{{least},{max(least, min(schema.get('maxLength', most), _MOST_REPETITIONS))}}}"
 
 
 def _text_rule(field: Field, *, is_last: bool) -> str:
@@ -202,11 +204,27 @@ def _text_rule(field: Field, *, is_last: bool) -> str:
         return _FREE_TEXT if is_last else _FREE_LINE
     schema = _value_schema(field)
     least = max(schema.get("minLength", 1), 1)
-    most = max(least, min(schema.get("maxLength", _MOST_CHARACTERS), _MOST_CHARACTERS))
+    most = max(least, min(schema.get("maxLength", _MOST_CHARACTERS), _MOST_REPETITIONS))
     if least == 1:
         return f"{_FIRST_CHARACTER} {_FURTHER_CHARACTER}{{0,{most - 1}}}"
     # The last character is no blank either: adapters drop blanks around a text, which may then be too short.
     return f"{_FIRST_CHARACTER} {_FURTHER_CHARACTER}{{{least - 2},{most - 2}}} {_FIRST_CHARACTER}"
+
+
+def cut_outputs(signature: type[Signature], outputs: Mapping[str, Any]) -> list[str]:
+    """The names of the outputs whose values are as long as a grammar allows, and which the field itself does not limit:
+    the grammar has probably cut them."""
+    names = []
+    for name, field in signature.output_fields.items():
+        value = outputs.get(name)
+        schema = _value_schema(field)
+        is_text = field.core is str and isinstance(value, str)
+        is_list = get_origin(field.core) in _CONTAINERS and isinstance(value, list | set | frozenset)
+        if is_text and "maxLength" not in schema and len(value) >= _MOST_CHARACTERS:
+            names.append(name)
+        if is_list and "maxItems" not in schema and len(value) >= max(_MOST_ITEMS, schema.get("minItems", 0)):
+            names.append(name)
+    return names
 
 
 def reply_grammar(parts: Sequence[str | Field], *, in_json: bool = False) -> str | None:

@@ -74,7 +74,11 @@ class NativeReasoning(Adapter):
         return {name: all_values[name] for name in signature.output_fields if name in all_values}
 
     def split_thinking(self, signature: type[Signature], reply: str) -> SplitReply:
-        return self.inner.split_thinking(_without(signature, self.output), reply)
+        split_thinking = getattr(self.inner, "split_thinking", None)
+        if split_thinking is None:  # a user's adapter that is no subclass
+            return SplitReply("", reply)
+        split: SplitReply = split_thinking(_without(signature, self.output), reply)
+        return split
 
     def names_outputs(self, signature: type[Signature]) -> bool:
         return self.inner.names_outputs(_without(signature, self.output))
@@ -89,7 +93,11 @@ class NativeReasoning(Adapter):
         return self.inner.opening(_without(signature, self.output))
 
     def grammar(self, signature: type[Signature]) -> str | None:
-        return self.inner.grammar(_without(signature, self.output))
+        make_grammar = getattr(self.inner, "grammar", None)
+        if make_grammar is None:  # a user's adapter that is no subclass
+            return None
+        grammar: str | None = make_grammar(_without(signature, self.output))
+        return grammar
 
     def response_format(self, signature: type[Signature]) -> Mapping[str, Any] | None:
         return self.inner.response_format(_without(signature, self.output))

@@ -309,6 +309,8 @@ def _set_results(results: list[tuple[BodyFuture, str | None]]) -> None:
 
 def _body(reply: LMReply) -> str:
     body = {name: getattr(reply, name) for name in _STORED_FIELDS}
+    if reply.completion_reasoning:
+        body["completion_reasoning"] = reply.completion_reasoning
     body["usage"] = {name: getattr(reply.usage, name) for name in Usage.__slots__}
     try:
         return redact_known(pydantic_core.to_json(body, fallback=str).decode())
@@ -327,7 +329,10 @@ def _reply(body: str) -> LMReply | None:
         usage = usage_of({**values["usage"]})
         logprobs = values.get("logprobs")
         sent = values.get("sent")  # earlier versions did not store it
+        completion_reasoning = values.get("completion_reasoning", ())  # stored if there is any
         if not all(check(values[name]) for name, check in _FIELD_CHECKS.items()):
+            return None
+        if not _are_optional_texts(completion_reasoning):
             return None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -342,10 +347,12 @@ def _reply(body: str) -> LMReply | None:
         completions=tuple(values["completions"]),
         logprobs=logprobs,
         sent=sent if isinstance(sent, dict) else None,
+        completion_reasoning=tuple(completion_reasoning),
     )
     return reply if is_complete(reply) else None
 
 
+_are_optional_texts = check_of(tuple[str | None, ...])
 _FIELD_CHECKS = {
     "text": check_of(str),
     "tool_calls": check_of(tuple[Mapping[str, Any], ...]),

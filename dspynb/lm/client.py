@@ -413,7 +413,8 @@ class LM(DirectCalls):
         state = {name: value for name, value in vars(self).items() if name not in unpickled}
         settings = {name: value for name, value in self.settings.items() if not is_secret_name(name)}
         state["settings"] = without_secrets(settings)
-        if self._adaptation is not None and not self._adaptation.has_learned:
+        adaptation = self._adaptation
+        if adaptation is not None and not (adaptation.has_learned or adaptation.needs_stream):
             state["_adaptation"] = None  # it is made anew when it is used
         state["_endpoint_settings"] = {
             **self._endpoint_settings,

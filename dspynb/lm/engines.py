@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from dspynb.errors import ConfigurationError
@@ -15,6 +15,7 @@ from dspynb.lm.providers.openai_http import DirectEngine
 from dspynb.lm.providers.prices import read_environment
 from dspynb.lm.providers.wire_formats import OPENAI_CHAT, OWN_FORMAT, WireFormat, format_of, is_direct
 from dspynb.lm.settings import refuse_litellm_settings
+from dspynb.pricing.litellm_format import for_a_million
 from dspynb.pricing.price import Price, price_from_fields
 from dspynb.pricing.price_list import as_price
 from dspynb.redact import is_secret_name, secrets_in
@@ -86,7 +87,7 @@ def make_engine(endpoint: Endpoint, wire_format: WireFormat | None, settings: Ma
 def own_price(price: object, profile: Mapping[str, Any]) -> Price | None:
     """The price of ``LM(price=…)``, or that in the fields of its profile; None if it has none. Raises
     ConfigurationError for a price that is not valid, and if both have one."""
-    in_profile = {_PRICES[name]: float(Decimal(repr(profile[name])) * 1_000_000) for name in _PRICES if name in profile}
+    in_profile = {field: for_a_million(profile[name], name) for name, field in _PRICES.items() if name in profile}
     if price is None:
         return price_from_fields(in_profile) if in_profile else None
     if in_profile:
@@ -100,7 +101,7 @@ def prices_in_profile(price: Price | None) -> dict[str, float]:
     for field, name in _PRICES.items():
         amount = None if price is None else getattr(price, name)
         if amount is not None:
-            fields[field] = float(Decimal(repr(amount)) / 1_000_000)
+            fields[field] = float(Fraction(repr(amount)) / 1_000_000)
     return fields
 
 

@@ -126,11 +126,16 @@ class ModelProfile:
         return effort != "none"
 
     def has_reasoning(self, settings: Mapping[str, Any]) -> bool:
-        """Whether a reply to a request with these settings has the text of the model's reasoning."""
+        """Whether a reply to a request with these settings has the text of the model's reasoning. An effort that the
+        model does not take counts as it is sent: at another level, or not at all."""
         if self.returns_reasoning != "with_effort":
             return self.returns_reasoning == "always"
-        effort = settings.get("effort") or settings.get("reasoning_effort") or self.default_effort
-        return effort not in (None, "none")
+        effort = settings.get("effort") or settings.get("reasoning_effort")
+        if "reasoning_effort" in self.refused:
+            effort = None
+        elif isinstance(effort, str):
+            effort = self.nearest_effort(effort)
+        return (effort or self.default_effort) not in (None, "none")
 
     def facts(self) -> dict[str, Any]:
         """The fields that are known or not the default, as JSON values."""

@@ -38,6 +38,7 @@ __all__ = [
     "describe_cut",
     "is_complete",
     "is_truncated",
+    "reasoning_of",
     "refuse_in_a_replay",
     "refuse_media",
     "request_key",
@@ -97,7 +98,8 @@ class LMReply:
     ``usage``: what the call cost. ``raw``: the provider's response, or None. ``cached``: whether the reply comes from a
     cache and cost nothing. ``reasoning``: the text of the model's reasoning, or None; thinking at the beginning of
     ``text``, between ``<think>`` and ``</think>``, is moved there. ``completions``: the texts of a request with ``n`` >
-    1, without truncated and filtered ones. ``logprobs``: the log probabilities of the tokens in the provider's format,
+    1, without truncated and filtered ones. ``completion_reasoning``: the reasoning of each of them, None where it has
+    none; empty if it is unknown. ``logprobs``: the log probabilities of the tokens in the provider's format,
     if the request asks for them. ``sent``: the settings as they were sent, if the model does not take them as they were
     requested; else None. ``request_id``: the provider's id of the request, and ``response_id``: its id of the response;
     None if it reports none. ``waited``: the seconds in which the request waited for a slot, a rate limit, or a retry.
@@ -131,6 +133,7 @@ class LMReply:
     first_token: float | None = field(default=None, repr=False)
     response_model: str | None = field(default=None, repr=False)
     price_source: str | None = field(default=None, repr=False)
+    completion_reasoning: tuple[str | None, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         return self.text
@@ -162,13 +165,13 @@ class LMReply:
             first_token,
             self.response_model,
             self.price_source,
+            self.completion_reasoning,
         )
 
 
 def with_thinking(reply: LMReply, thinking: str, text: str) -> LMReply:
     """The reply with ``text`` as its text, and ``thinking``, which was a part of it, added to its reasoning."""
-    parts = [part for part in (reply.reasoning, thinking.strip(BLANK)) if part]
-    return replace(reply, text=text.lstrip(BLANK), reasoning="\n\n".join(parts) or None)
+    return replace(reply, text=text.lstrip(BLANK), reasoning=_joined_reasoning(reply.reasoning, thinking))
 
 
 def _without_opened_thinking(reply: LMReply) -> LMReply:
@@ -178,26 +181,45 @@ def _without_opened_thinking(reply: LMReply) -> LMReply:
     if split.text is not reply.text:
         reply = with_thinking(reply, split.thinking, split.text)
     if len(reply.completions) > 1:
-        others = tuple(_text_without_thinking(text) for text in reply.completions)
-        if others != reply.completions:
-            reply = replace(reply, completions=others)
+        others = tuple(
+            _without_own_thinking(text, reasoning_of(reply, number)) for number, text in enumerate(reply.completions)
+        )
+        texts = tuple(text for text, _ in others)
+        if texts != reply.completions:
+            reply = replace(reply, completions=texts, completion_reasoning=tuple(reasoning for _, reasoning in others))
     return reply
 
 
-def _text_without_thinking(text: str) -> str:
+def _without_own_thinking(text: str, reasoning: str | None) -> tuple[str, str | None]:
+    """The text of a completion without its thinking, and its reasoning with it."""
     split = split_opened(text, SERVER_TAGS)
-    return text if split.text is text else split.text.lstrip(BLANK)
+    if split.text is text:
+        return text, reasoning
+    return split.text.lstrip(BLANK), _joined_reasoning(reasoning, split.thinking)
+
+
+def _joined_reasoning(reasoning: str | None, thinking: str) -> str | None:
+    """The reasoning of a reply, followed by the thinking in its text."""
+    parts = [part for part in (reasoning, thinking.strip(BLANK)) if part]
+    return "\n\n".join(parts) or None
+
+
+def reasoning_of(reply: LMReply, number: int) -> str | None:
+    """The reasoning of one completion of a reply, which is counted from 0; None if it is unknown."""
+    if number < len(reply.completion_reasoning):
+        return reply.completion_reasoning[number]
+    return None
 
 
 def without_secrets(reply: LMReply) -> LMReply:
     """The reply with the known secrets redacted. A reply can repeat a prompt, and so bring a key into tables, files
     and caches."""
     names = f"{reply.response_id} {reply.response_model}"  # a secret is found faster in one text than in two
-    contents = reply.text, reply.tool_calls, reply.reasoning, reply.completions, names
+    contents = reply.text, reply.tool_calls, reply.reasoning, reply.completions, names, reply.completion_reasoning
     redacted = redact_values(contents)
     if redacted == contents:
         return reply
-    text, tool_calls, reasoning, completions, _ = redacted
+    text, tool_calls, reasoning, completions, _, completion_reasoning = redacted
     return replace(
         reply,
         text=text,
@@ -206,6 +228,7 @@ def without_secrets(reply: LMReply) -> LMReply:
         completions=completions,
         response_id=redact_values(reply.response_id),
         response_model=redact_values(reply.response_model),
+        completion_reasoning=completion_reasoning,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from dspynb.data import usage_of
 from dspynb.errors import ConfigurationError, RecordingMiss, shorten
 from dspynb.lm.direct_call import DirectCalls
-from dspynb.lm.own_price import at_own_price
+from dspynb.lm.own_price import at_own_price, read_own_price
 from dspynb.lm.protocol import (
     LMProtocol,
     LMReply,
@@ -61,13 +61,27 @@ def _is_recorded(body: object) -> bool:
     optional_texts = ("finish", "adapter", "reasoning")
     if not all(isinstance(body.get(name), str | None) for name in optional_texts):
         return False
-    if not isinstance(body.get("model", ""), str) or not isinstance(body.get("sent"), dict | None):
+    others: list[tuple[Any, Any]] = [
+        (body.get("model", ""), str),
+        (body.get("sent"), dict | None),
+        (body.get("returns_reasoning", False), bool),
+    ]
+    if not all(isinstance(value, kind) for value, kind in others):
         return False
-    completions = body.get("completions", [])
-    if not isinstance(completions, list) or not all(isinstance(text, str) for text in completions):
-        return False
+    lists: list[tuple[Any, Any]] = [
+        (body.get("completions", []), str),
+        (body.get("completion_reasoning", []), str | None),
+    ]
+    for value, kind in lists:
+        if not isinstance(value, list) or not all(isinstance(text, kind) for text in value):
+            return False
     calls = body.get("tool_calls", [])
     return isinstance(calls, list) and all(isinstance(call, dict) for call in calls)
+
+
+def _settings_text(settings: object) -> str:
+    """Settings of a request as a text that is equal for equal settings, in a file as well as in memory."""
+    return redact_known(json.dumps(settings or {}, sort_keys=True, ensure_ascii=False, default=str))
 
 
 class RecordedLM(DirectCalls):
@@ -84,7 +98,7 @@ class RecordedLM(DirectCalls):
         self.name = str(getattr(lm, "name", None) or f"recorded/{path.stem}")
         self.adapter = getattr(lm, "adapter", None)
         self._has_tool_calls = False
-        self._has_reasoning = False
+        self._returns_reasoning: dict[str, bool] = {}  # by the settings of recorded requests
         self.takes_media = getattr(lm, "takes_media", True)
         self.truncated = getattr(lm, "truncated", "error")
         self._lock = threading.Lock()
@@ -106,9 +120,9 @@ class RecordedLM(DirectCalls):
 
     def returns_reasoning(self, settings: Mapping[str, Any]) -> bool:
         """Whether the reply to a request with these settings has the text of the model's reasoning. Without a model:
-        whether the file has replies with reasoning."""
+        what the recorded model said of the last request with these settings; False if the file does not say."""
         if self.lm is None:
-            return self._has_reasoning
+            return self._returns_reasoning.get(_settings_text(settings), False)
         return returns_reasoning(self.lm, settings)
 
     @property
@@ -137,7 +151,8 @@ class RecordedLM(DirectCalls):
             self._replies[body["key"]] = body
             if self.lm is None:
                 self._has_tool_calls = self._has_tool_calls or "tool_calls" in body
-                self._has_reasoning = self._has_reasoning or bool(body.get("reasoning"))
+                text = _settings_text(body.get("settings"))
+                self._returns_reasoning[text] = body.get("returns_reasoning", False)
                 self.name = body.get("model", self.name)
                 self.adapter = body.get("adapter", self.adapter)
 
@@ -154,7 +169,8 @@ class RecordedLM(DirectCalls):
         incomplete reply is not recorded, and one in an older recording is requested again.
         """
         if self._live and self.lm is not None:
-            return at_own_price(await self.lm.complete(request), self.lm, self.name)
+            price = read_own_price(self.lm, self.name)
+            return at_own_price(await self.lm.complete(request), price)
         recorded = self._recorded(request)
         if recorded is not None and is_complete(recorded):
             return recorded
@@ -162,11 +178,13 @@ class RecordedLM(DirectCalls):
             if recorded is not None:
                 return check_reply(recorded, request.settings, self.name)
             raise self._miss(request)
-        reply = at_own_price(await self.lm.complete(request), self.lm, self.name)
+        has_own_reasoning = returns_reasoning(self.lm, request.settings)  # before a refusal can change it
+        price = read_own_price(self.lm, self.name)
+        reply = at_own_price(await self.lm.complete(request), price)
         accept_truncated = self.truncated == "accept"
         reply = check_reply(reply, sent_settings(self.lm, request), self.name, accept_truncated=accept_truncated)
         if is_complete(reply):
-            self._record(request_key(request), request, reply)
+            self._record(request_key(request), request, reply, has_own_reasoning)
         return reply
 
     async def cached_reply(self, request: LMRequest) -> LMReply | None:
@@ -201,9 +219,10 @@ class RecordedLM(DirectCalls):
             reasoning=body.get("reasoning"),
             completions=tuple(body.get("completions", ())),
             sent=body.get("sent"),
+            completion_reasoning=tuple(body.get("completion_reasoning", ())),
         )
 
-    def _record(self, key: str, request: LMRequest, reply: LMReply) -> None:
+    def _record(self, key: str, request: LMRequest, reply: LMReply, has_own_reasoning: bool) -> None:
         body: dict[str, Any] = {
             "key": key,
             "model": self.name,
@@ -217,12 +236,16 @@ class RecordedLM(DirectCalls):
         }
         if request.tools:
             body["tool_calls"] = [dict(call) for call in reply.tool_calls]
+        if has_own_reasoning:
+            body["returns_reasoning"] = True
         if reply.reasoning is not None:
             body["reasoning"] = reply.reasoning
         if reply.sent is not None:
             body["sent"] = dict(reply.sent)
         if len(reply.completions) > 1:
             body["completions"] = list(reply.completions)
+            if reply.completion_reasoning:
+                body["completion_reasoning"] = list(reply.completion_reasoning)
         with self._lock:
             known = self._replies.get(key)
             # The last line of a key counts, so the line of an incomplete reply can stay in the file.

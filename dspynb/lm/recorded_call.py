@@ -15,7 +15,7 @@ from dspynb.lm.finish_reasons import finish_reason
 from dspynb.lm.interceptors.budget import BUDGET, is_free_refusal
 from dspynb.lm.interceptors.cache import OWN_CACHE, has_own_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain, links_of
-from dspynb.lm.own_price import at_own_price
+from dspynb.lm.own_price import at_own_price, read_own_price
 from dspynb.lm.protocol import LONG_TEXT, SERVER, LMReply, check_reply, is_truncated, without_secrets
 from dspynb.lm.settings import recorded_settings
 from dspynb.media.describe import without_data
@@ -113,6 +113,7 @@ class RecordedCall(ModelCall):
         hint: str | None = None,
         candidate: str | None = None,
         repair: bool = False,
+        native_reasoning: bool | None = None,
     ) -> PredictorCalled:
         reply = self._facts_of_failed_call(error) if self.reply is None else self.reply
         request = self.request
@@ -153,6 +154,8 @@ class RecordedCall(ModelCall):
             server=None if reply.cached else getattr(self.lm, SERVER, None),
             price_source=None if reply.cached else reply.price_source,
             role=self.scope.context.role,
+            native_reasoning=native_reasoning,
+            completion_reasoning=reply.completion_reasoning if len(reply.completions) > 1 else (),
         )
         self.scope.emit(event)
         remember(event)
@@ -192,9 +195,22 @@ class RecordedCall(ModelCall):
         return redact_known(self.progress.read().thinking.strip(BLANK)) or None
 
 
+def _has_own_stream(lm: object) -> bool:
+    """Whether the ``stream`` of a model belongs to its ``complete``: a subclass may have another ``complete`` only."""
+    if "complete" in getattr(lm, "__dict__", ()):
+        return False
+    for cls in type(lm).__mro__:
+        if "stream" in vars(cls):
+            return True
+        if "complete" in vars(cls):
+            return False
+    return False
+
+
 async def ask_model(call: ModelCall) -> LMReply:
     """The end of the chain: call any model, and check its reply."""
-    is_streamed = call.progress is not None or call.listener is not None
+    own_price = read_own_price(call.lm, call.model)  # a price that is not valid must not cost a reply
+    is_streamed = call.listener is not None or (call.progress is not None and _has_own_stream(call.lm))
     stream = getattr(call.lm, "stream", None) if is_streamed else None
     if stream is None:
         reply = await call.lm.complete(call.request)
@@ -210,7 +226,7 @@ async def ask_model(call: ModelCall) -> LMReply:
     if call.listener is not None:
         call.stream_rest(reply)
         call.listener("")
-    reply = at_own_price(reply, call.lm, call.model)
+    reply = at_own_price(reply, own_price)
     accept_truncated = getattr(call.lm, "truncated", "error") == "accept"
     return check_reply(reply, call.requested(), call.model, accept_truncated=accept_truncated)
 
@@ -235,4 +251,5 @@ def recorded_reply(event: PredictorCalled) -> LMReply:
         reasoning=event.reasoning,
         completions=event.completions,
         sent=event.sent if event.sent is not None else event.requested or None,  # older files have neither
+        completion_reasoning=event.completion_reasoning,
     )

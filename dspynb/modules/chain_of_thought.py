@@ -26,7 +26,8 @@ class ChainOfThought(Module):
     The predictor has the path ``predict``. ``reasoning``: another augmentation, with its own description or type.
     ``native``: whether the reasoning is the model's own, which the provider returns beside the reply (True), or is
     written in the reply (False). None: the model's own where ``lm.profile.returns_reasoning`` says that it is returned,
-    and written elsewhere. Native reasoning is an empty text where the provider returns none. Demos keep their
+    and written elsewhere. Native reasoning is an empty text where the provider returns none; a NoReasoningWarning then
+    says so, once for each model. With ``n`` > 1, each completion has its own, or an empty text. Demos keep their
     reasoning, which is shown only where reasoning is written.
 
     Further keywords are those of Predict. Raises SignatureError for a signature that already has such an output.

@@ -10,16 +10,19 @@ from functools import partial
 from typing import Any, Self
 
 from dspynb.adapters.base import Adapter
+from dspynb.adapters.native_reasoning import NativeReasoning
 from dspynb.data import NO_USAGE, Prediction
 from dspynb.errors import ParseError, ReplyTruncated
 from dspynb.events import PredictorCalled
-from dspynb.lm.protocol import LONG_TEXT, LMProtocol, LMReply, with_thinking
+from dspynb.lm.protocol import LONG_TEXT, LMProtocol, LMReply, reasoning_of, with_thinking
 from dspynb.lm.recorded_call import RecordedCall
-from dspynb.modules.grammar_advice import parse_advice, truncation_advice
+from dspynb.modules.grammar_advice import parse_advice, truncation_advice, warn_of_cut_outputs
+from dspynb.modules.missing_reasoning import warn_of_missing_reasoning
 from dspynb.modules.unopened_thinking import begins_within_thinking, note_unopened_thinking
 from dspynb.running.call_history import Calls
 from dspynb.running.user_code import as_exception
 from dspynb.scope.core import Reading
+from dspynb.signatures.augment import reasoning_output
 from dspynb.signatures.signature import Signature
 from dspynb.thinking import may_have_tags, split_opened, tags_beside
 
@@ -61,17 +64,21 @@ class Call(RecordedCall):
             else:
                 outputs, *further_outputs = await asyncio.to_thread(self._read_completions, reply)
         except ParseError as error:
-            error_with_path = error.by(self.path, parse_advice(self.lm, self.adapter, self.signature))
+            error_with_path = error.by(self.path, parse_advice(self.lm, self.adapter, self.signature, error.field))
             self.report(error=error_with_path)
             raise error_with_path from error.__cause__
         except BaseException as error:
             if isinstance(error, ReplyTruncated) and not error.advice:
-                error.advise(truncation_advice(self.lm))
+                error.advise(truncation_advice(self.lm, self.adapter, self.signature))
             failure = self.failure(error)
             if failure is error:
                 raise
             raise failure from error
         event = self.report(outputs=outputs)
+        if self.request.grammar is not None:
+            warn_of_cut_outputs(self.signature, outputs)
+        if event.native_reasoning and not (reply.reasoning or event.reasoning):
+            self._warn_of_missing_reasoning(event)
         prediction = Prediction(outputs)
         meta = prediction.meta
         meta.usage = event.usage
@@ -92,8 +99,8 @@ class Call(RecordedCall):
             return [self._read_text(self.reply)]
         outputs: list[Mapping[str, Any]] = []
         first_error: ParseError | None = None
-        for text in _completion_texts(reply):
-            completion = self._without_thinking(_completion(reply, text))
+        for one in _completions(reply):
+            completion = self._without_thinking(one)
             try:
                 values = self._read_text(completion)
             except ParseError as error:
@@ -153,23 +160,42 @@ class Call(RecordedCall):
         parent = self.before[0].span if self.before else self.scope.open_span
         candidate = self.reading.candidate and self.reading.candidate.id
         hint = self.reading.hint()
-        event = self._emit(outputs, error, parent, hint=hint, candidate=candidate, repair=bool(self.before))
+        event = self._emit(
+            outputs,
+            error,
+            parent,
+            hint=hint,
+            candidate=candidate,
+            repair=bool(self.before),
+            native_reasoning=self._has_native_reasoning(),
+        )
         self.reported = (*self.before, event)
         return event
 
+    def _warn_of_missing_reasoning(self, event: PredictorCalled) -> None:
+        """Warn once of a model that does not reason, or whose server drops the reasoning. One whose provider hides the
+        reasoning reports its tokens."""
+        if not event.cached and not event.usage.reasoning_tokens:
+            warn_of_missing_reasoning(self.lm, self.model)
 
-def _completion_texts(reply: LMReply) -> tuple[str, ...]:
-    """The texts of all completions of a reply."""
-    if reply.text in reply.completions:
-        return reply.completions
-    return (reply.text, *reply.completions)
+    def _has_native_reasoning(self) -> bool | None:
+        """Whether the model's own reasoning is an output; None if the signature has no output for reasoning."""
+        if isinstance(self.adapter, NativeReasoning):
+            return True
+        return None if reasoning_output(self.signature) is None else False
 
 
-def _completion(reply: LMReply, text: str) -> LMReply:
-    """One completion as a reply. The reasoning and the finish reason are those of the reply's own text."""
-    if text == reply.text:
-        return reply
-    return replace(reply, text=text, reasoning=None, finish=None)
+def _completions(reply: LMReply) -> list[LMReply]:
+    """Each completion of a reply as a reply. The finish reason is that of the reply's own text. The reasoning is that
+    of the completion, or None if the reply does not have it."""
+    completions = [] if reply.text in reply.completions else [reply]
+    for number, text in enumerate(reply.completions):
+        reasoning = reasoning_of(reply, number)
+        if text != reply.text:
+            completions.append(replace(reply, text=text, reasoning=reasoning, finish=None))
+        else:
+            completions.append(reply if reasoning is None else replace(reply, reasoning=reasoning))
+    return completions
 
 
 def refuse_truncated(prediction: Prediction) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
-from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from typing import Any
 
 from dspynb.errors import ConfigurationError
-from dspynb.pricing.price import Price, price_from_fields
+from dspynb.pricing.price import Price, amount_of, price_from_fields, shown
 from dspynb.pricing.rates import BATCH
 
-__all__ = ["has_prices", "price_of_entry", "with_alias"]
+__all__ = ["for_a_million", "has_prices", "price_of_entry", "with_alias"]
 
 _FIELDS: Mapping[str, str] = {
     "input_cost_per_token": "input",
@@ -34,7 +35,7 @@ _TIERS = {"batches": BATCH, "flex": "flex", "priority": "priority", "balanced": 
 _TIER = "|".join(_TIERS)
 _KEY = re.compile(
     rf"(?P<field>{'|'.join(_FIELDS)})(?:_(?P<tier>{_TIER}))?"
-    rf"(?:_above_(?P<number>\d+)(?P<thousands>k?)_tokens)?(?:_(?P<last_tier>{_TIER}))?"
+    rf"(?:_above_(?P<number>\d{{1,12}})(?P<thousands>k?)_tokens)?(?:_(?P<last_tier>{_TIER}))?"
 )
 """The name of a price, as in ``cache_read_input_token_cost_above_200k_tokens_priority``."""
 _INCLUSIVE = "xai"
@@ -47,7 +48,7 @@ _HALF_CACHED = "fireworks_ai"
 
 def has_prices(entry: Mapping[str, Any]) -> bool:
     """Whether an entry has prices of tokens in litellm's format."""
-    return "tiered_pricing" in entry or any(_KEY.fullmatch(name) for name in entry)
+    return "tiered_pricing" in entry or any(isinstance(name, str) and _KEY.fullmatch(name) for name in entry)
 
 
 def with_alias(entry: Mapping[str, Any], entries: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -64,14 +65,12 @@ def price_of_entry(entry: Mapping[str, Any]) -> Price | None:
     """
     levels: dict[tuple[str | None, int | None], dict[str, Any]] = {(None, None): {}}
     for name, value in entry.items():
-        if value is None:
-            continue
-        match = _KEY.fullmatch(name)
-        if match is None:
+        match = _KEY.fullmatch(name) if isinstance(name, str) else None
+        if value is None or match is None:
             continue
         tier = _TIERS.get(match["last_tier"] or match["tier"] or "")
         threshold = _threshold(match, entry)
-        levels.setdefault((tier, threshold), {})[_FIELDS[match["field"]]] = _for_a_million(value, name)
+        levels.setdefault((tier, threshold), {})[_FIELDS[match["field"]]] = for_a_million(value, name)
     plain = levels[None, None]
     request = entry.get("input_cost_per_request")
     if request is not None:
@@ -87,7 +86,6 @@ def price_of_entry(entry: Mapping[str, Any]) -> Price | None:
         plain.setdefault("output", 0.0)
     if entry.get("litellm_provider") == _HALF_CACHED:
         plain.setdefault("cached_input", _half(plain["input"]))
-    _complete_batches(levels)
     return _nested(levels)
 
 
@@ -98,34 +96,16 @@ def _threshold(match: re.Match[str], entry: Mapping[str, Any]) -> int | None:
     return threshold - 1 if entry.get("litellm_provider") == _INCLUSIVE else threshold
 
 
-def _for_a_million(value: Any, name: str) -> Any:
+def for_a_million(value: Any, name: str) -> float:
     """A price of a million tokens. Raises ConfigurationError for a value that is no number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise ConfigurationError(f"{name} is {value!r}; it must be US dollars for one token, such as 2.5e-06")
-    try:
-        price = float(Decimal(repr(value) if isinstance(value, float) else value) * 1_000_000)
-    except InvalidOperation:
-        price = float(value)
-    if not 0 <= price < float("inf"):
-        raise ConfigurationError(f"{name} is {value!r}; it must be US dollars for one token, such as 2.5e-06")
-    return price
+    number = amount_of(value)
+    if number is None:
+        raise ConfigurationError(f"{name} is {shown(value)}; it must be US dollars for one token, such as 2.5e-06")
+    return float(Fraction(repr(number)) * 1_000_000)
 
 
 def _half(price: float) -> float:
-    return float(Decimal(repr(price)) / 2)
-
-
-def _complete_batches(levels: dict[tuple[str | None, int | None], dict[str, Any]]) -> None:
-    """Keep the price of batches for long prompts, where only plain requests have another one."""
-    batch = levels.get((BATCH, None))
-    if batch is None:
-        return
-    for tier, threshold in [*levels]:
-        if tier is None and threshold is not None:
-            long_batch = levels.setdefault((BATCH, threshold), {})
-            for name in levels[None, threshold]:
-                if name in batch:
-                    long_batch.setdefault(name, batch[name])
+    return float(Fraction(repr(price)) / 2)
 
 
 def _nested(levels: Mapping[tuple[str | None, int | None], dict[str, Any]]) -> Price:
@@ -149,8 +129,14 @@ def _ranges(value: object) -> list[tuple[int, Mapping[str, Any]]]:
         if not isinstance(tier, Mapping) or "input_cost_per_token" not in tier:
             continue
         bounds = tier.get("range")
-        if isinstance(bounds, list | tuple) and bounds and isinstance(bounds[0], int | float):
-            ranges.append((int(bounds[0]), tier))
+        if not isinstance(bounds, list | tuple) or not bounds:
+            continue
+        start = amount_of(bounds[0])
+        if start is None:
+            raise ConfigurationError(
+                f"tiered_pricing has the range {shown(bounds)}; it must begin with a number of tokens, such as 128000"
+            )
+        ranges.append((math.floor(start), tier))
     return sorted(ranges, key=_by_start)
 
 
@@ -166,7 +152,7 @@ def _price_by_ranges(plain: dict[str, Any], ranges: Iterable[tuple[int, Mapping[
         values: dict[str, Any] = {}
         for name, field in _FIELDS.items():
             if tier.get(name) is not None:
-                values[field] = _for_a_million(tier[name], name)
+                values[field] = for_a_million(tier[name], name)
         if "output" in plain:
             values.setdefault("output", plain["output"])
         for field in ("cached_input", "cache_write"):

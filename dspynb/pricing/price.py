@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from numbers import Real
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 from dspynb.errors import ConfigurationError, shorten
 from dspynb.name_advice import refuse_unknown
 from dspynb.redact import redact
 
-__all__ = ["AMOUNTS", "PRICE_FIELDS", "PROMPT_AMOUNTS", "REPLY_AMOUNTS", "Price", "combined", "price_from_fields"]
+__all__ = [
+    "AMOUNTS",
+    "PRICE_FIELDS",
+    "PROMPT_AMOUNTS",
+    "REPLY_AMOUNTS",
+    "Price",
+    "amount_of",
+    "combined",
+    "price_from_fields",
+    "shown",
+]
 
 PROMPT_AMOUNTS = (
     "input",
@@ -36,7 +46,10 @@ REPLY_AMOUNTS = ("output", "reasoning", "audio_output", "image_output")
 """The prices of tokens of a reply. Those after the first replace it for some of the tokens."""
 AMOUNTS = (*PROMPT_AMOUNTS, *REPLY_AMOUNTS, "request")
 _FORM = "US dollars for a million tokens: a number of at least 0, such as 2.5"
-_THRESHOLD = re.compile(r"(?P<number>\d+)(?P<thousands>k?)")
+_THRESHOLD = re.compile(r"(?P<number>\d{1,12})(?P<thousands>k?)")
+_LARGEST_THRESHOLD = 10**15
+_MOST = 1e100
+"""A larger number is no price, so that every cost is finite."""
 _EMPTY: Mapping[Any, Any] = MappingProxyType({})
 K = TypeVar("K")
 
@@ -60,8 +73,9 @@ class Price:
         above: Prices of long prompts: a dict from a number of tokens to the prices of a prompt that has more.
         service_tiers: Prices of the provider's service tiers, by name: ``batch``, ``flex``, ``priority`` ….
 
-    A price in ``above`` or ``service_tiers`` replaces those of its fields that are not None. Raises ConfigurationError
-    for a price that is negative, infinite or no number.
+    A price in ``above`` or ``service_tiers`` replaces those of its fields that are not None. For long prompts a service
+    tier has the prices in its own ``above``, or else those in the model's, times the tier's share of the plain price.
+    Raises ConfigurationError for a price that is negative, infinite or no number.
 
     >>> price = dn.Price(input=2.5, output=10, cached_input=1.25, above={200_000: {"input": 5, "output": 15}})
     >>> price.output, price.above[200_000].output
@@ -95,9 +109,9 @@ class Price:
             value = getattr(self, name)
             if value is None:
                 continue
-            amount = _amount(value)
+            amount = amount_of(value)
             if amount is None:
-                problems.append(f"{name} is {_shown(value)}")
+                problems.append(f"{name} is {shown(value)}")
             else:
                 object.__setattr__(self, name, amount)
         if problems:
@@ -145,16 +159,24 @@ PRICE_FIELDS = tuple(declared.name for declared in fields(Price) if declared.ini
 _OTHERWISE = "The prices are those of dn.Price, or of an entry of litellm's map: see docs/models.md."
 
 
-def _amount(value: object) -> float | None:
+def amount_of(value: object) -> float | None:
     """A price as a number; None for anything else than a finite number of at least 0."""
     if isinstance(value, bool) or not isinstance(value, Real | Decimal):
         return None
-    number = float(value)
-    return number if 0 <= number < math.inf else None
+    try:
+        number = float(value)
+    except (OverflowError, ValueError, TypeError):  # too large, or a NaN of Decimal that signals
+        return None
+    return number if 0 <= number <= _MOST else None
 
 
-def _shown(value: object) -> str:
-    return redact(shorten(repr(value), 60))
+def shown(value: object) -> str:
+    """A wrong value as error messages have it: short, and without known secrets."""
+    try:
+        text = repr(value)
+    except Exception:  # whole numbers of more than 4300 digits, or an object of the user's
+        text = f"a value of the type {type(value).__name__}"
+    return redact(shorten(text, 60))
 
 
 def _nested(name: str, values: object, key_of: Callable[[object], K | None]) -> Mapping[K, Price]:
@@ -162,19 +184,20 @@ def _nested(name: str, values: object, key_of: Callable[[object], K | None]) -> 
     if values is None or values == {}:
         return _EMPTY
     if not isinstance(values, Mapping):
-        raise ConfigurationError(f"price: {name} is {_shown(values)}; it must be a dict of prices")
+        raise ConfigurationError(f"price: {name} is {shown(values)}; it must be a dict of prices")
     prices: dict[K, Price] = {}
     for raw_key, value in values.items():
         key = key_of(raw_key)
+        shown_key = shown(raw_key).strip("'")
         if key is None or key in prices:
-            raise ConfigurationError(f"price: {name} has the key {_shown(raw_key)}; {_KEY_FORMS[name]}")
+            raise ConfigurationError(f"price: {name} has the key {shown(raw_key)}; {_KEY_FORMS[name]}")
         if not isinstance(value, Price | Mapping):
-            raise ConfigurationError(f"price: {name} {raw_key} is {_shown(value)}; it must be a dict of prices")
+            raise ConfigurationError(f"price: {name} {shown_key} is {shown(value)}; it must be a dict of prices")
         try:
             prices[key] = value if isinstance(value, Price) else price_from_fields(value)
         except ConfigurationError as error:
             detail = str(error).removeprefix("price: ")
-            raise ConfigurationError(f"price: {name} {raw_key}: {detail}") from None
+            raise ConfigurationError(f"price: {name} {shown_key}: {detail}") from None
     return MappingProxyType(dict(sorted(prices.items(), key=_by_key)))
 
 
@@ -190,8 +213,9 @@ _KEY_FORMS = {
 
 def _threshold(key: object) -> int | None:
     """A number of tokens, of which JSON writes the digits as a text."""
-    if isinstance(key, int) and not isinstance(key, bool):
-        return key if key >= 0 else None
+    if isinstance(key, SupportsIndex) and not isinstance(key, bool):
+        number = operator.index(key)
+        return number if 0 <= number <= _LARGEST_THRESHOLD else None
     match = _THRESHOLD.fullmatch(key.strip().lower()) if isinstance(key, str) else None
     if match is None:
         return None
@@ -204,6 +228,8 @@ def _tier_name(key: object) -> str | None:
 
 def price_from_fields(values: Mapping[str, Any]) -> Price:
     """A price from a dict of its fields. Raises ConfigurationError, which names an unknown field or a wrong value."""
+    if not all(isinstance(name, str) for name in values):
+        raise ConfigurationError("price: the names of prices must be texts, such as 'input' and 'output'")
     refuse_unknown("price", values, PRICE_FIELDS, {}, _OTHERWISE)
     return Price(**values)
 

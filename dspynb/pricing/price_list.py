@@ -10,7 +10,7 @@ from typing import Any
 
 from dspynb.errors import ConfigurationError, shorten
 from dspynb.pricing.litellm_format import has_prices, price_of_entry, with_alias
-from dspynb.pricing.price import PRICE_FIELDS, Price, price_from_fields
+from dspynb.pricing.price import PRICE_FIELDS, Price, price_from_fields, shown
 from dspynb.redact import redact
 
 __all__ = ["PriceList", "as_price", "as_price_list", "read_price_file"]
@@ -56,9 +56,8 @@ def _as_price(value: object) -> Price:
     if isinstance(value, Price):
         return value
     if not isinstance(value, Mapping):
-        shown = redact(shorten(repr(value), 60))
         raise ConfigurationError(
-            f"{shown} is no price; give a dict of US dollars for a million tokens, such as "
+            f"{shown(value)} is no price; give a dict of US dollars for a million tokens, such as "
             "{'input': 2.5, 'output': 10}"
         )
     if not all(isinstance(field, str) for field in value):
@@ -89,7 +88,9 @@ def as_price_list(value: object) -> PriceList | None:
     if isinstance(value, str | Path):
         return read_price_file(value)
     if isinstance(value, Mapping):
-        return _price_list(value, "prices", json.dumps(value, sort_keys=True, default=str).encode())
+        prices = _read_prices(value, "prices")
+        content = json.dumps({model: price.to_dict() for model, price in prices.items()}, sort_keys=True)
+        return PriceList(prices, _source("prices", content.encode()))
     raise ConfigurationError(f"prices must be the path of a price file, a dict or None, got {type(value).__name__}")
 
 
@@ -105,22 +106,29 @@ def read_price_file(path: str | Path) -> PriceList:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"prices: {str(path)!r} is no JSON file: {shorten(str(error), 100)}") from None
-    return _price_list(values, Path(path).name, content)
-
-
-def _price_list(values: Any, name: str, content: bytes) -> PriceList:
+    name = redact(Path(path).name)
     if not isinstance(values, Mapping):
         raise ConfigurationError(f"{name}: a price file is a JSON object of prices by the names of models")
+    return PriceList(_read_prices(values, name), _source(name, content))
+
+
+def _source(name: str, content: bytes) -> str:
+    return f"{name} ({hashlib.sha256(content).hexdigest()[:8]})"
+
+
+def _read_prices(values: Mapping[Any, Any], name: str) -> dict[str, Price]:
     prices: dict[str, Price] = {}
     is_map = any(_is_of_litellm(value) for value in values.values())
     for model, value in values.items():
+        if not isinstance(model, str):
+            raise ConfigurationError(f"{name}: the name of a model is {shown(model)}; it must be a text")
         if is_map and model in _NO_MODELS:
             continue
-        where = f"{name}: {redact(str(model))}"
+        where = f"{name}: {redact(model)}"
         price = _price_in_file(value, values, where)
         if price is not None:
-            prices[str(model)] = price
-    return PriceList(prices, f"{redact(name)} ({hashlib.sha256(content).hexdigest()[:8]})")
+            prices[model] = price
+    return prices
 
 
 def _is_of_litellm(entry: object) -> bool:

@@ -6,9 +6,10 @@ rounded once, to the nearest float.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from decimal import Decimal
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 from functools import lru_cache
+from math import lcm
 from typing import NamedTuple
 
 from dspynb.pricing.price import AMOUNTS, Price
@@ -250,39 +251,67 @@ def _crossed(price: Price, prompt: int) -> int:
 def rates_of(price: Price, tier: str | None, crossed: int) -> Rates | None:
     """The prices of calls of a service tier whose prompts exceed the first ``crossed`` thresholds. None if the price of
     the prompt or the reply is unknown."""
-    values: dict[str, float] = {}
-    for layer in _layers(price, tier, crossed):
-        for name in AMOUNTS:
-            amount = getattr(layer, name)
-            if amount is not None:
-                values[name] = amount
-        if layer.output is not None and layer.reasoning is None:
+    values = _complete(_layers(price, tier, crossed))
+    if values is None:
+        return None
+    unit = lcm(*[value.denominator for value in values.values()])
+    scaled = {name: int(value * unit) for name, value in values.items()}
+    scaled["request"] *= _MILLION
+    return Rates(**scaled, denominator=_MILLION * unit)
+
+
+_Amounts = Mapping[str, Fraction]
+"""Prices by the names of the fields of Price, without those that are None."""
+
+
+def _complete(layers: Iterable[_Amounts]) -> dict[str, Fraction] | None:
+    """All prices of a call, from layers each of which replaces those before it. None if the price of the prompt or the
+    reply is unknown."""
+    values: dict[str, Fraction] = {}
+    for layer in layers:
+        values.update(layer)
+        if "output" in layer and "reasoning" not in layer:
             values.pop("reasoning", None)  # a new price of replies is that of the reasoning in them too
     if "input" not in values or "output" not in values:
         return None
     for name, fallback in _FALLBACKS:
         values.setdefault(name, values[fallback])
-    decimals = {name: Decimal(repr(value)) for name, value in values.items()}
-    places = max(0, *[-_exponent(number) for number in decimals.values()])
-    scaled = {name: int(number.scaleb(places)) for name, number in decimals.items()}
-    scaled["request"] = scaled.get("request", 0) * _MILLION
-    return Rates(**scaled, denominator=_MILLION * 10**places)
+    values.setdefault("request", Fraction(0))
+    return values
 
 
-def _exponent(number: Decimal) -> int:
-    return int(number.as_tuple().exponent)
+def _amounts(price: Price) -> _Amounts:
+    amounts = {name: getattr(price, name) for name in AMOUNTS}
+    return {name: Fraction(repr(amount)) for name, amount in amounts.items() if amount is not None}
 
 
-def _layers(price: Price, tier: str | None, crossed: int) -> Iterator[Price]:
+def _layers(price: Price, tier: str | None, crossed: int) -> Iterator[_Amounts]:
     """The prices that apply, each of which replaces those before it: the plain ones, those of the tier, and for each
-    threshold the plain ones and those of the tier."""
-    in_tier = None if tier is None else price.service_tiers[tier]
-    bases = [price] if in_tier is None else [price, in_tier]
-    yield from bases
-    for threshold in _thresholds(price)[:crossed]:
-        for base in bases:
-            if threshold in base.above:
-                yield base.above[threshold]
+    threshold the plain ones and those of the tier. A tier keeps its share of the plain price for long prompts."""
+    plain = _amounts(price)
+    thresholds = _thresholds(price)[:crossed]
+    yield plain
+    if tier is None:
+        for threshold in thresholds:
+            if threshold in price.above:
+                yield _amounts(price.above[threshold])
+        return
+    in_tier = price.service_tiers[tier]
+    yield _amounts(in_tier)
+    shares = _shares(plain, _amounts(in_tier))
+    for threshold in thresholds:
+        if threshold in price.above:
+            yield {name: amount * shares.get(name, 1) for name, amount in _amounts(price.above[threshold]).items()}
+        if threshold in in_tier.above:
+            yield _amounts(in_tier.above[threshold])
+
+
+def _shares(plain: _Amounts, in_tier: _Amounts) -> _Amounts:
+    """The prices of a tier as shares of the plain ones; empty where some are unknown."""
+    usual, other = _complete([plain]), _complete([plain, in_tier])
+    if usual is None or other is None:
+        return {}
+    return {name: other[name] / usual[name] for name in usual if usual[name]}
 
 
 class HighestPrices(NamedTuple):

@@ -187,7 +187,10 @@ def _text(value: object) -> str:
 
 
 def _has_native_reasoning(call: PredictorCalled) -> bool:
-    """Whether the model's own reasoning became an output of a call."""
+    """Whether the model's own reasoning is an output of a call. A guess for files of earlier versions, which do not
+    say."""
+    if call.native_reasoning is not None:
+        return call.native_reasoning
     return bool(call.reasoning) and (call.outputs or {}).get("reasoning") == call.reasoning
 
 

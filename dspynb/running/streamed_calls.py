@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,10 @@ __all__ = ["StreamedCall", "StreamedCalls"]
 _log = logging.getLogger("dspynb")
 _numbers = itertools.count(1)
 _SHORT = 10_000
-"""Characters up to which a growing text is split anew each time. A longer one is split again after growth by 2 %."""
+"""Characters up to which a growing text is split anew each time. A longer one is split again after growth by 2 %, and
+where its thinking may have ended."""
+_LONGEST_TAG = 128
+"""More characters than any tag has."""
 
 
 class StreamedCall:
@@ -54,6 +58,7 @@ class StreamedCall:
         self._text: list[str] = []
         self._split = SplitReply("", "")
         self._split_length = 0
+        self._reading = threading.Lock()
 
     def add_text(self, piece: str) -> None:
         """Add a piece of the text, which may contain thinking between tags."""
@@ -68,10 +73,11 @@ class StreamedCall:
     def restart(self) -> None:
         """Forget all pieces, since the request is sent again."""
         if self.size:
-            self._thinking = []
-            self._text = []
-            self._split = SplitReply("", "")
-            self._split_length = 0
+            with self._reading:
+                self._thinking = []
+                self._text = []
+                self._split = SplitReply("", "")
+                self._split_length = 0
             self._grow(-self.size)
 
     def _grow(self, characters: int) -> None:
@@ -81,8 +87,9 @@ class StreamedCall:
 
     def read(self) -> SplitReply:
         """The thinking and the text so far. ``is_finished``: whether the thinking has ended, as far as is known."""
-        beside = _joined(self._thinking)
-        split = self._split_text(_joined(self._text))
+        with self._reading:  # the views of several runs may read at the same time
+            beside = _joined(self._thinking)
+            split = self._split_text(_joined(self._text))
         parts = [part for part in (beside, split.thinking) if part]
         is_finished = bool(split.text.strip(BLANK)) or not (parts or split.is_finished)
         return SplitReply("\n\n".join(parts), split.text, is_finished)
@@ -93,9 +100,15 @@ class StreamedCall:
             return last
         if self._split_length > _SHORT and len(text) < self._split_length * 1.02:
             rest = text[self._split_length :]
+            may_end = closing_tags(f"{last.thinking[-_LONGEST_TAG:]}{rest}", 1, self._tags)
+            if not last.is_finished and may_end:
+                return self._split_again(text)
             if last.is_finished:
                 return last._replace(text=last.text + rest)
             return last._replace(thinking=last.thinking + rest)
+        return self._split_again(text)
+
+    def _split_again(self, text: str) -> SplitReply:
         self._split = self._split_anew(text)
         self._split_length = len(text)
         return self._split

@@ -138,8 +138,8 @@ def configure(**settings: Unpack[SettingArguments]) -> None:
     variable ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` is ``true``. Needs the extra ``otel``.
 
     ``prices``: the path of a JSON file with prices of models, or a dict of them. They replace those of litellm's map,
-    for the models that it names (see docs/models.md). The environment variable ``DSPYNB_PRICES`` has the path of such a
-    file for programs that do not set ``prices``.
+    for the models that it names (see docs/models.md). A file is read when the setting is made. None, the default, for
+    the file whose path the environment variable ``DSPYNB_PRICES`` has, and ``{}`` for litellm's map alone.
 
     May be called from any thread, task or cell, any number of times. Settings that are not named stay as they are.
     Raises ConfigurationError, which names the nearest setting, and then changes nothing.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NotRequired, TypedDict
 
 from dspynb.data import tokens_text
-from dspynb.events import CandidateProposed, Hint, PredictorCalled
+from dspynb.events import CandidateProposed, Hint, PredictorCalled, plain
 from dspynb.lm.providers.responses_request import REASONING_ITEMS
 from dspynb.media.describe import content_text
 from dspynb.running.record import RunRecord
@@ -152,6 +153,7 @@ def _blocks_of_calls(calls: list[PredictorCalled]) -> Iterator[Block]:
         if call.error is not None:
             facts = "" if call.reply else _facts(call)
             yield make_block("error", name, f"{name} · error{facts}", call.error)
+        yield make_block("record", name, f"{name} · request", _record_text(call))
     if len(calls) > _MOST_CALLS:
         yield make_block("reply", "", f"{len(calls) - _MOST_CALLS:,} more calls are in run.calls", "")
 
@@ -159,6 +161,36 @@ def _blocks_of_calls(calls: list[PredictorCalled]) -> Iterator[Block]:
 def _reasoning_facts(call: PredictorCalled) -> str:
     tokens = f" · {tokens_text(call.usage.reasoning_tokens)}" if call.usage.reasoning_tokens else ""
     return tokens if call.reasoning else f"{tokens} · its text is not available"
+
+
+def _record_text(call: PredictorCalled) -> str:
+    """What else is on record of a call, one line each: its settings, tools and schema, its end, its times, its ids."""
+    sent = call.requested if call.sent is None else call.sent
+    lines = [f"settings: {_plain_text(sent)}"]
+    if call.sent is not None and call.sent != call.requested:
+        lines.append(f"settings as requested: {_plain_text(call.requested)}")
+    if call.tools:
+        lines.append(f"tools: {_plain_text(call.tools)}")
+    if call.response_format is not None:
+        lines.append(f"schema: {_plain_text(call.response_format)}")
+    if call.first_token is not None:
+        lines.append(f"first token after: {call.first_token:.2f} s")
+    for label, value in (
+        ("finish reason", call.finish),
+        ("role", call.role),
+        ("request id", call.request_id),
+        ("response id", call.response_id),
+        ("model of the response", call.response_model),
+        ("server", call.server),
+        ("price", call.price_source),
+    ):
+        if value:
+            lines.append(f"{label}: {value}")
+    return "\n".join(lines)
+
+
+def _plain_text(value: object) -> str:
+    return json.dumps(plain(value), ensure_ascii=False, default=str) if value else "none"
 
 
 def _call_text(call: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from dspynb.media.describe import content_text, without_data
-from dspynb.redact import redact_growing, redact_values
+from dspynb.redact import known_secrets, redact_growing, redact_values
 from dspynb.running.streamed_calls import StreamedCall
 from dspynb.views.details import MOST, Block, LiveCall, make_block
 from dspynb.views.texts import clip, visible
@@ -81,7 +81,7 @@ def _line(stream: StreamedCall) -> str:
 
 
 def _last_words(text: str, most: int = _WORDS) -> str:
-    end = redact_growing(text[-most - _LONGEST_SECRET :])
+    end = _redacted_end(text, 2 * most + 1)
     words = visible(" ".join(end[-2 * most :].split()))
     if len(words) <= most and len(end) <= 2 * most:
         return words
@@ -92,7 +92,19 @@ def _last_words(text: str, most: int = _WORDS) -> str:
 
 def _tail(text: str) -> str:
     """The end of a growing text without secrets. A longer text begins with the number of characters that were cut."""
-    shown = redact_growing(text[-MOST - _LONGEST_SECRET :])
+    shown = _redacted_end(text, MOST)
     if len(text) <= MOST:
         return clip(shown, MOST)
     return f"[{len(text) - MOST:,} earlier characters] … {clip(shown[-MOST:], MOST)}"
+
+
+def _redacted_end(text: str, most: int) -> str:
+    """At most ``most`` characters of the end of a growing text, without secrets. All of a text that is not longer."""
+    if len(text) <= most + _LONGEST_SECRET:
+        return redact_growing(text)[-max(most, len(text)) :]
+    end = redact_growing(text[-most - _LONGEST_SECRET :])
+    # The beginning may be the end of a secret, which is not recognized: of a known one, or of one with a usual shape.
+    longest = 4 * max(map(len, known_secrets()), default=0)  # four characters for one in the longest spelling
+    rest = end[min(longest, _LONGEST_SECRET) :]
+    word, space, further = rest.partition(" ")
+    return further if space and len(word) < _LONGEST_SECRET else rest

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import enum
 import pickle
-from typing import Literal
+import warnings
+from typing import Annotated, Literal
 
+import pydantic
 import pytest
 from pydantic import BaseModel
 
@@ -174,7 +176,62 @@ def test_the_error_for_a_nested_type_names_the_way_out(adapter, ways):
 def test_the_error_for_a_reply_that_was_cut_names_the_way_out():
     error = failure("json", dn.LMReply('{"people": [', finish="length"))
     assert "the reply was cut" in str(error)
-    assert "ask for less, end a text at its line with stop=['\\n'], or use a larger model" in str(error)
+    assert "nested values: ask for less, or use a larger model" in str(error)
+
+
+def tiny(reply):
+    """A model that is held to grammars and replies with this text."""
+    lm = dn.FunctionLM(lambda _: reply, name="local/tiny")
+    lm.takes_grammar = lm.constrains = True
+    return lm
+
+
+def test_the_error_for_a_constraint_that_no_grammar_has_names_the_way_out():
+    class Airport(dn.Signature):
+        text: str = dn.Input()
+        code: Annotated[str, pydantic.StringConstraints(pattern="^[A-Z]{3}$")] = dn.Output()
+
+    with pytest.raises(ParseError, match=r"not to patterns, multiples and validators: drop that of `code`"):
+        dn.Predict(Airport, lm=tiny(chat(code="abc")), adapter="chat").run_sync(text="?")
+
+
+def test_a_text_is_ended_at_its_line_only_where_it_is_the_whole_reply():
+    for signature, has_stop in (("text -> summary", True), ("text -> summary, title", False)):
+        lm = tiny(dn.LMReply("It is", finish="length"))
+        with pytest.raises(dn.errors.ReplyTruncated) as caught:
+            dn.Predict(signature, lm=lm, adapter="prefill").run_sync(text="?")
+        assert ("stop=" in str(caught.value)) is has_stop
+
+
+Name = Annotated[str, pydantic.Field(max_length=250)]
+
+
+def test_the_limits_of_a_field_win_over_those_of_the_grammar():
+    class Notes(dn.Signature):
+        text: str = dn.Input()
+        note: Annotated[str, pydantic.Field(max_length=900)] = dn.Output()
+        names: Annotated[list[Annotated[str, pydantic.Field(max_length=250)]], pydantic.Field(max_length=25)] = (
+            dn.Output()
+        )
+
+    grammar = dn.ChatAdapter().grammar(Notes)
+    assert "{0,899}" in grammar
+    assert "{0,250}" in grammar
+    assert "{0,24}" in grammar
+
+
+def test_an_output_that_is_as_long_as_the_grammar_allows_is_warned_of():
+    class Notes(dn.Signature):
+        text: str = dn.Input()
+        note: str = dn.Output()
+        is_long: bool = dn.Output()
+
+    for length, is_cut in ((399, False), (400, True)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ask = dn.Predict(Notes, lm=tiny(chat(note="x" * length, is_long="yes")), adapter="chat")
+            assert len(ask.run_sync(text="?").note) == length
+        assert [warning.category for warning in caught] == [dn.TruncatedReplyWarning] * is_cut
 
 
 @pytest.mark.parametrize("reply", ['{"people": ["Ann, 7"]}', dn.LMReply("[", finish="length")])

@@ -114,11 +114,11 @@ def error(status, message="no", code=None, **headers):
     return web.json_response({"error": {"message": message, "code": code}}, status=status, headers=headers)
 
 
-def sse(pieces, *, finish="stop", usage=None, done=True, cut=False):
+def sse(pieces, *, finish="stop", usage=None, done=True, cut=False, headers=None):
     """A reply that is streamed as server-sent events."""
 
     async def answer(request):
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **(headers or {})})
         await response.prepare(request)
         bodies = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
         if finish:

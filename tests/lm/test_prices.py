@@ -7,9 +7,13 @@ import importlib.metadata
 import importlib.util
 import json
 import math
+import os
 import pickle
+from dataclasses import asdict
+from decimal import Decimal, Inexact, localcontext
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from aiohttp import web
 from hypothesis import given, settings
@@ -118,6 +122,72 @@ def test_a_price_that_is_not_valid_is_one_clear_error(price, problem):
     assert "\n" not in str(caught.value)
 
 
+def kind(value):
+    return type(value).__name__
+
+
+NUMBERS = [np.float64(2e-6), Decimal("2e-6"), Fraction(2, 10**6), 2e-6]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=kind)
+def test_a_price_may_be_any_real_number(number):
+    assert as_price({"input_cost_per_token": number, "output_cost_per_token": np.int64(0)}) == dn.Price(
+        input=2, output=0
+    )
+    assert dn.LM("openai/my-model", profile={"input_price": float(number)}).price == dn.Price(input=2)
+    assert dn.Price(input=number).input == 2e-6
+    assert as_price({"input_cost_per_token": np.float32(2e-6)}).input == pytest.approx(2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "number", [10**400, 10**5000, 1e308, Decimal("sNaN"), Decimal("Infinity"), np.float64("nan"), 1j, -1], ids=kind
+)
+@pytest.mark.parametrize("field", ["input", "input_cost_per_token", "input_cost_per_request"])
+def test_a_number_that_is_no_price_is_one_clear_error(number, field):
+    fields = {"input": number} if field == "input" else {"input_cost_per_token": 1e-6, field: number}
+    with pytest.raises(
+        errors.ConfigurationError, match="^price: (input|input_cost_per_token|request) is .*; it must be"
+    ):
+        as_price(fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"input": 1, "above": {200_000: {"input": 2}, "200k": {"input": 2}}}, "has the key '200k'.* and once"),
+        ({"input": 1, "above": {10**5000: {"input": 2}}}, "has the key a value of the type int; each key must be"),
+        ({"input": 1, "above": {"9" * 5000: {"input": 2}}}, "above has the key '999"),
+        ({"input": 1, "above": {("a", 1): {"input": 2}}}, r"above has the key \('a', 1\)"),
+        ({"input": 1, "service_tiers": {None: {"input": 2}}}, "service_tiers has the key None"),
+        ({"input": 1, "above": {5: {3: 2, "input": 2}}}, "above 5: the names of prices must be texts"),
+        ({"tiered_pricing": [{"range": [math.inf, 1], "input_cost_per_token": 1e-6}]}, "tiered_pricing has the range"),
+        (
+            {"tiered_pricing": [{"range": [-1, 1], "input_cost_per_token": 1e-6}]},
+            "it must begin with a number of tokens",
+        ),
+    ],
+)
+def test_nested_prices_that_are_not_valid_are_one_clear_error(fields, problem):
+    with pytest.raises(errors.ConfigurationError, match=problem):
+        as_price(fields)
+
+
+def test_thresholds_may_be_numbers_and_texts():
+    price = dn.Price(above={"300k": {"input": 3}, 200_000: {"input": 2}, np.int64(100): {"input": 1}})
+    assert list(price.above) == [100, 200_000, 300_000]
+
+
+def test_costs_do_not_depend_on_the_users_decimal_context():
+    with localcontext() as context:
+        context.prec = 2
+        context.traps[Inexact] = True
+        entry = {"input_cost_per_token": 1.234567e-6, "output_cost_per_token": Decimal("2.345678e-6")}
+        price = as_price(entry)
+        assert price == dn.Price(input=1.234567, output=2.345678)
+        assert cost_of(price, TokenCounts(1_000_000, 1_000_000)) == 3.580245
+        assert dn.LM("openai/my-model", profile={"input_price": 1.234567e-6}).profile.input_price == 1.234567e-6
+
+
 def test_prices_in_the_profile_and_beside_it_are_refused():
     with pytest.raises(errors.ConfigurationError, match="give them in one place"):
         dn.LM("openai/my-model", price=OWN, profile={"input_price": 1e-6})
@@ -216,17 +286,45 @@ def test_the_map_has_prices_of_service_tiers_for_long_prompts(tier, prompt):
     assert used.usd == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_price_of_long_batches_stays_that_of_batches_where_the_map_has_no_other():
-    price = price_of_entry(
-        {
-            "input_cost_per_token": 2e-6,
-            "output_cost_per_token": 8e-6,
-            "input_cost_per_token_above_200k_tokens": 4e-6,
-            "input_cost_per_token_batches": 1e-6,
-        }
-    )
-    assert cost_of(price, TokenCounts(300_000, 0), "batch") == 0.3
-    assert cost_of(price, TokenCounts(300_000, 0), "flex") == 1.2
+IN_BOTH_FORMATS = [
+    {
+        "input": 2,
+        "output": 8,
+        "above": {200_000: {"input": 4, "output": 12}},
+        "service_tiers": {"batch": {"input": 1, "output": 4}, "flex": {"input": 1, "above": {"200k": {"input": 3}}}},
+    },
+    {
+        "input_cost_per_token": 2e-6,
+        "output_cost_per_token": 8e-6,
+        "input_cost_per_token_above_200k_tokens": 4e-6,
+        "output_cost_per_token_above_200k_tokens": 12e-6,
+        "input_cost_per_token_batches": 1e-6,
+        "output_cost_per_token_batches": 4e-6,
+        "input_cost_per_token_flex": 1e-6,
+        "input_cost_per_token_above_200k_tokens_flex": 3e-6,
+    },
+]
+
+
+@pytest.mark.parametrize("fields", IN_BOTH_FORMATS)
+@pytest.mark.parametrize(
+    ("tier", "usd"),
+    [
+        (None, 300_000 * 4 + 1000 * 12),
+        ("batch", 300_000 * 2 + 1000 * 6),  # half of the price of a long prompt
+        ("flex", 300_000 * 3 + 1000 * 12),  # a price of its own for the prompt, and none for the reply
+        ("priority", 300_000 * 4 + 1000 * 12),
+    ],
+)
+def test_a_long_prompt_in_a_service_tier_has_the_tiers_own_price_else_its_share_of_the_plain_one(fields, tier, usd):
+    assert cost_of(as_price(fields), TokenCounts(300_000, 1000), tier) == usd / 1e6
+
+
+def test_a_share_of_a_price_that_is_no_finite_decimal_is_exact():
+    price = as_price({"input": 3, "output": 3, "above": {10: {"input": 3}}, "service_tiers": {"flex": {"input": 1}}})
+    assert cost_of(price, TokenCounts(1_000_000, 0), "flex") == 1.0
+    free = as_price({"input": 0, "output": 0, "above": {10: {"input": 3}}, "service_tiers": {"flex": {"input": 1}}})
+    assert cost_of(free, TokenCounts(1_000_000, 0), "flex") == 3.0
 
 
 def test_all_ways_of_writing_a_long_prompt_in_the_map_are_read():
@@ -374,9 +472,12 @@ def test_the_header_of_a_stream_which_is_sent_before_the_cost_is_known_does_not_
     async def main(lm):
         return [part async for part in dn.Predict(Caption, lm=lm).stream(subject="x")][-1]
 
-    with Server(streamed=[sse([chat(sentence="x")], usage={**USED, "cost": 0.5})]) as server:
-        last = asyncio.run(main(dn.LM("openai/my-model", api_base=server.base, price=OWN)))
-    assert last.usage.usd == 0.5
+    headers = {"x-litellm-response-cost": "0.0"}
+    pieces = [chat(sentence="x")]
+    streamed = [sse(pieces, usage=used, headers=headers) for used in (USED, {**USED, "cost": 0.5})]
+    with Server(streamed=streamed) as server:
+        lm = dn.LM("openai/my-model", api_base=server.base, price=OWN, cache=False)
+        assert [asyncio.run(main(lm)).usage.usd for _ in range(2)] == [OWN_COST, 0.5]
 
 
 # ── models of one's own ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -414,6 +515,55 @@ def test_a_model_of_ones_own_may_report_its_usage_as_a_dict():
     assert own_usage(USED).usd is None
     assert own_usage({**USED, "cost": 0}, OWN).usd == 0.0
     assert own_usage({"prompt_tokens": 10, "completion_tokens": 5, "reasoning_tokens": 3}).reasoning_tokens == 3
+
+
+def test_a_usd_of_zero_counts_as_not_reported_where_the_model_has_a_price():
+    used = asdict(dn.Usage(calls=1, prompt_tokens=1000, completion_tokens=100, cached_tokens=400))
+    assert own_usage(used, OWN).usd == OWN_COST
+    assert own_usage(used).usd == 0.0
+    assert own_usage({**used, "usd": 0.5}, OWN).usd == 0.5
+    assert usd_of(billed({**USED, "usd": 0.0}), price=OWN) == OWN_COST
+    assert usd_of(billed({**USED, "usd": 0.0})) == 0.0
+
+
+def test_the_calls_in_a_usage_that_is_a_dict_count():
+    used = asdict(dn.Usage(calls=3, prompt_tokens=1000, completion_tokens=100, cached_tokens=400))
+    assert (own_usage(used, OWN).calls, own_usage(used, OWN).usd) == (3, OWN_COST)
+    assert (own_usage({**used, "calls": 0}, OWN).calls, own_usage({**used, "calls": 0}, OWN).usd) == (0, 0.0)
+    assert own_usage({**used, "calls": "many"}, OWN).calls == 1
+
+
+def failing_price(error):
+    class Priced(Own):
+        calls = 0
+
+        @property
+        def price(self):
+            raise error
+
+        async def complete(self, request):
+            self.calls += 1
+            return await super().complete(request)
+
+    return Priced(USED)
+
+
+@pytest.mark.parametrize("error", [ValueError("no network"), AttributeError("no network")])
+def test_a_property_price_that_fails_is_one_error_before_the_model_is_called(error):
+    lm = failing_price(error)
+    with pytest.raises(errors.ConfigurationError, match="the price of the model mine cannot be read: .*no network"):
+        dn.Predict(Caption, lm=lm).run_sync(subject="x")
+    assert lm.calls == 0
+
+
+def test_a_price_that_is_not_valid_is_an_error_before_the_model_is_called(tmp_path):
+    requests = []
+    lm = dn.FunctionLM(lambda request: requests.append(request) or chat(sentence="x"))
+    lm.price = {"input": -1}
+    for model in (lm, dn.recorded(tmp_path / "replies.jsonl", lm=lm)):
+        with pytest.raises(errors.ConfigurationError, match="input is -1"):
+            dn.Predict(Caption, lm=model).run_sync(subject="x")
+    assert requests == []
 
 
 def test_a_price_of_ones_own_that_is_not_valid_is_an_error_that_names_the_model():
@@ -508,6 +658,69 @@ def test_the_environment_may_name_the_price_file(price_file, monkeypatch, tmp_pa
         monkeypatch.delenv(PRICES_VARIABLE)
         read_environment()
     assert dn.LM("openai/my-model").price is None
+
+
+def test_no_prices_are_those_of_the_environment_and_an_empty_dict_is_the_map_alone(price_file, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv(PRICES_VARIABLE, str(price_file))
+        lm = dn.LM("openai/my-model")
+        with dn.context(prices={}):
+            assert lm.price is None
+            with dn.context(prices=None):
+                assert lm.price == dn.Price(**OWN)
+    read_environment()
+    assert lm.price is None
+
+
+def test_a_price_file_of_the_environment_that_was_edited_is_read_again_for_the_next_model(price_file, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv(PRICES_VARIABLE, str(price_file))
+        assert dn.LM("openai/my-model").price.input == 2
+        price_file.write_text(json.dumps({"my-model": {"input": 31, "output": 8}}))
+        lm = dn.LM("openai/my-model")
+        assert lm.price.input == 31
+        changed = price_file.stat().st_mtime_ns + 10**9
+        price_file.write_text(json.dumps({"my-model": {"input": 32, "output": 8}}))  # of the same size
+        os.utime(price_file, ns=(changed, changed))
+        assert dn.LM("openai/my-model").price.input == lm.price.input == 32
+        price_file.unlink()
+        with pytest.raises(errors.ConfigurationError, match="cannot be read"):
+            dn.LM("openai/my-model")
+    read_environment()
+
+
+@needs_the_map
+def test_an_entry_of_a_price_file_with_one_price_is_completed_from_the_map(tmp_path):
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps({"openai/gpt-4o-mini": {"output": 1}, "gpt-4.1-mini": {"input_cost_per_token": 1e-6}}))
+    with dn.context(prices=path):
+        assert usd_of(billed(USED), "openai/gpt-4o-mini") == (600 * 0.15 + 400 * 0.075 + 100 * 1) / 1e6
+        listed = price_of("openai/gpt-4o-mini")
+        assert listed.source.startswith("prices.json (")
+        assert ", and litellm " in listed.source
+        assert dn.LM("openai/gpt-4.1-mini").price.output > 0
+        own = dn.LM("openai/gpt-4o-mini", price={"input": 3}).price
+        assert (own.input, own.cached_input, own.output) == (3, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("prices", "problem"),
+    [
+        ({("a", "b"): OWN}, r"prices: the name of a model is \('a', 'b'\); it must be a text"),
+        ({"a": OWN, 3: OWN}, "prices: the name of a model is 3"),
+        ({"a": {"input": 10**5000}}, "prices: a: input is a value of the type int"),
+        ({"a": {"mode": "chat", 1: 2, "input_cost_per_token": math.inf}}, "prices: a: input_cost_per_token is inf"),
+    ],
+)
+def test_prices_in_a_dict_that_are_not_valid_are_one_clear_error(prices, problem):
+    with pytest.raises(errors.ConfigurationError, match=problem):
+        dn.configure(prices=prices)
+
+
+def test_the_source_of_a_dict_of_prices_has_a_hash_of_them():
+    mixed = {"a": {**OWN, "above": {200_000: {"input": 4}, "300k": {"input": np.float64(5)}}}}
+    same = {"a": {**OWN, "above": {"200k": {"input": 4}, 300_000: {"input": 5.0}}}}
+    assert as_price_list(mixed).source == as_price_list(same).source != as_price_list({"a": OWN}).source
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
+from aiohttp import web
 
 import dspynb as dn
-from dspynb.errors import SignatureError
-from dspynb.lm.profiles import profile_of
+from dspynb.errors import NoReasoningWarning, SignatureError
+from dspynb.events import PredictorCalled, from_json, to_json
+from dspynb.lm.cache import default_cache
+from dspynb.lm.profiles import ModelProfile, overridden, profile_at
+from dspynb.replaying.recording import _has_native_reasoning
 from tests.helpers import chat
 from tests.lm.server import Server, reply
 
@@ -67,8 +72,105 @@ def test_native_chooses_one_or_the_other_for_every_model():
 
 
 def test_native_reasoning_is_an_empty_text_where_none_is_returned():
-    prediction = dn.ChainOfThought("question -> answer", lm=Thinker(reasoning=None)).run_sync(question="?")
+    with pytest.warns(NoReasoningWarning):
+        prediction = dn.ChainOfThought("question -> answer", lm=Thinker(reasoning=None)).run_sync(question="?")
     assert (prediction.reasoning, prediction.answer) == ("", "4")
+
+
+class Lines:
+    """An adapter that is no subclass of Adapter: it has the methods that every adapter needs."""
+
+    name = "lines"
+
+    def format(self, signature, inputs, *, instruction=None, demos=(), hint=None):
+        return ({"role": "user", "content": f"{list(signature.output_fields)} {inputs}"},)
+
+    def parse(self, signature, reply):
+        return dict(zip(signature.output_fields, reply.splitlines(), strict=True))
+
+    def response_format(self, signature):
+        return None
+
+
+@pytest.mark.parametrize("takes_grammar", [False, True])
+def test_an_adapter_of_ones_own_needs_no_further_methods_for_native_reasoning(takes_grammar):
+    lm = Thinker("<thinking>")  # may be a tag of thinking
+    lm.takes_grammar = takes_grammar
+    prediction = dn.ChainOfThought("question -> answer", lm=lm, adapter=Lines()).run_sync(question="?")
+    assert (prediction.reasoning, prediction.answer) == ("Two and two.", "<thinking>")
+    assert lm.requests[0].grammar is None
+    assert "reasoning" not in prompt(lm.requests[0])
+
+
+def test_one_warning_says_that_a_model_returned_no_reasoning_and_how_to_ask_for_it():
+    think = dn.ChainOfThought("question -> answer", lm=Thinker(reasoning=None))
+    with pytest.warns(NoReasoningWarning, match=r"thinker returned no reasoning .*native=False") as issued:
+        think.run_sync(question="1+1?")
+    think.run_sync(question="2+2?")  # a second warning would be an error
+    assert len(issued) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_warning_is_issued_for_reasoning_that_the_provider_hides():
+    lm = Thinker()
+    hidden = dn.LMReply(chat(answer="4"), usage=dn.Usage(calls=1, completion_tokens=90, reasoning_tokens=80))
+    lm.complete = lambda request: asyncio.sleep(0, hidden)
+    assert dn.ChainOfThought("question -> answer", lm=lm).run_sync(question="?").reasoning == ""
+
+
+def choices(*messages):
+    body = reply("")
+    body["choices"] = [
+        {"index": index, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+        for index, message in enumerate(messages)
+    ]
+    return body
+
+
+FIELDS = [
+    {"content": chat(answer="4"), "reasoning_content": "Two and two."},
+    {"content": chat(answer="5"), "reasoning_content": "A guess."},
+    {"content": chat(answer="6")},
+]
+TAGS = [
+    {"content": "<think>Two and two.</think>" + chat(answer="4")},
+    {"content": "<think>A guess.</think>" + chat(answer="5")},
+    {"content": chat(answer="6")},
+]
+EACH = [("Two and two.", "4"), ("A guess.", "5"), ("", "6")]
+
+
+def each_completion(prediction):
+    return [(completion.reasoning, completion.answer) for completion in prediction.completions]
+
+
+@pytest.mark.parametrize("messages", [FIELDS, TAGS], ids=["in a field", "in the text"])
+def test_each_completion_has_its_own_reasoning(messages, tmp_path):
+    think = dn.ChainOfThought("question -> answer", n=3)
+    path = tmp_path / "replies.jsonl"
+    with Server(lambda *_: choices(*messages)) as server, dn.context(cache=True):
+        settings = {"api_base": server.base, "api_key": "none"}
+        lm = dn.LM("m", profile={"returns_reasoning": "always"}, **settings)
+        with dn.trace() as recorded:
+            assert each_completion(think.with_lm(lm).run_sync(question="2+2?")) == EACH
+        default_cache().flush()
+        assert each_completion(think.with_lm(lm).run_sync(question="2+2?")) == EACH  # from the cache
+        assert len(server.bodies) == 1
+        recording = dn.recorded(path, lm=lm, strict=False)
+        assert each_completion(think.with_lm(recording).run_sync(question="2+2?")) == EACH
+    assert each_completion(think.with_lm(dn.recorded(path)).run_sync(question="2+2?")) == EACH
+    recorded.save(tmp_path / "trace.jsonl")
+    again = dn.run_sync(lambda: dn.replay(dn.Trace.load(tmp_path / "trace.jsonl"), think))
+    assert again.exact
+    assert each_completion(again.prediction) == EACH
+
+
+def test_completions_whose_reasoning_is_unknown_have_an_empty_text():
+    lm = Thinker()
+    texts = chat(answer="4"), chat(answer="5")
+    lm.complete = lambda request: asyncio.sleep(0, dn.LMReply(texts[0], reasoning="Two and two.", completions=texts))
+    prediction = dn.ChainOfThought("question -> answer", lm=lm, n=2).run_sync(question="?")
+    assert each_completion(prediction) == [("Two and two.", "4"), ("", "5")]
 
 
 def test_demos_keep_their_reasoning_and_are_shown_without_it_to_a_model_with_its_own():
@@ -127,6 +229,55 @@ def test_a_replay_has_the_recorded_reasoning_without_the_model():
     assert again.prediction.reasoning == "Two and two."
 
 
+@pytest.mark.filterwarnings("ignore::dspynb.errors.NoReasoningWarning")
+def test_a_replay_asks_for_no_reasoning_where_the_recorded_model_was_not_asked_and_returned_none():
+    think = dn.ChainOfThought("question -> answer")
+    with dn.trace() as recorded, dn.context(lm=Thinker(reasoning=None)):
+        think.run_sync(question="2+2?")
+    again = dn.run_sync(lambda: dn.replay(recorded, think))
+    assert again.exact
+    assert again.prediction.reasoning == ""
+
+
+def test_a_replay_asks_for_no_reasoning_where_no_recorded_reply_could_be_read():
+    think = dn.ChainOfThought("question, hint -> answer: int, why")
+    with dn.trace() as recorded, dn.context(lm=Thinker("no marker")), pytest.raises(dn.errors.ParseError):
+        think.run_sync(question="?", hint="h")
+    again = dn.run_sync(lambda: dn.replay(recorded, think, strict=False))
+    assert isinstance(again.error, dn.errors.ParseError)
+    assert again.divergences == ()
+
+
+def test_a_replay_asks_for_reasoning_that_was_written_with_the_words_of_the_models_own():
+    lm = Thinker(chat(reasoning="Two and two.", answer="4"))
+    lm.returns_reasoning = False
+    think = dn.ChainOfThought("question -> answer")
+    with dn.trace() as recorded, dn.context(lm=lm):
+        think.run_sync(question="2+2?")
+    assert dn.run_sync(lambda: dn.replay(recorded, think)).exact
+
+
+def test_a_file_says_of_the_calls_with_a_reasoning_output_whether_it_is_the_models_own():
+    with dn.trace() as recorded:
+        dn.ChainOfThought("question -> answer", lm=Thinker()).run_sync(question="?")
+        dn.ChainOfThought("question -> answer", lm=Thinker(chat(reasoning="r", answer="4")), native=False).run_sync(
+            question="?"
+        )
+        dn.Predict("question -> answer", lm=Thinker()).run_sync(question="?")
+    calls = [event for event in recorded.events if isinstance(event, PredictorCalled)]
+    assert [call.native_reasoning for call in calls] == [True, False, None]
+    assert [from_json(to_json(call)).native_reasoning for call in calls] == [True, False, None]
+
+
+@pytest.mark.parametrize(("reasoning", "expected"), [("Two and two.", True), ("Other.", False)])
+def test_for_a_call_of_an_earlier_version_native_reasoning_is_a_guess(reasoning, expected):
+    outputs = {"reasoning": "Two and two.", "answer": "4"}
+    call = PredictorCalled(
+        span=2, parent=1, predictor="self", uid="u", inputs={}, messages=(), outputs=outputs, reasoning=reasoning
+    )
+    assert _has_native_reasoning(call) is expected
+
+
 def test_recorded_replies_are_served_without_the_model(tmp_path):
     path = tmp_path / "replies.jsonl"
     think = dn.ChainOfThought("question -> answer")
@@ -134,6 +285,52 @@ def test_recorded_replies_are_served_without_the_model(tmp_path):
         think.run_sync(question="2+2?")
     with dn.context(lm=dn.recorded(path)):
         assert think.run_sync(question="2+2?").reasoning == "Two and two."
+
+
+def record_and_read_back(path, lm, program):
+    with dn.context(lm=dn.recorded(path, lm=lm, strict=False)):
+        program.run_sync(question="2+2?")
+    with dn.context(lm=dn.recorded(path)):
+        return program.run_sync(question="2+2?")
+
+
+def test_a_recording_of_written_reasoning_is_read_back_although_its_replies_have_reasoning_too(tmp_path):
+    lm = Thinker(chat(reasoning="Written.", answer="4"))
+    lm.returns_reasoning = False
+    prediction = record_and_read_back(tmp_path / "replies.jsonl", lm, dn.ChainOfThought("question -> answer"))
+    assert prediction.reasoning == "Written."
+
+
+@pytest.mark.filterwarnings("ignore::dspynb.errors.NoReasoningWarning")
+def test_a_recording_of_native_reasoning_is_read_back_although_its_replies_have_no_text_of_it(tmp_path):
+    lm = Thinker(reasoning=None)
+    prediction = record_and_read_back(tmp_path / "replies.jsonl", lm, dn.ChainOfThought("question -> answer"))
+    assert (prediction.reasoning, prediction.answer) == ("", "4")
+
+
+def test_a_recording_says_for_each_of_its_settings_whether_reasoning_is_native(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    lm = Thinker(chat(reasoning="Written.", answer="4"))
+    lm.returns_reasoning = lambda settings: "effort" in settings
+    plain = dn.ChainOfThought("question -> answer")
+    thinking = dn.ChainOfThought("question -> answer", effort="low")
+    assert record_and_read_back(path, lm, plain).reasoning == "Written."
+    assert record_and_read_back(path, lm, thinking).reasoning == "Two and two."
+    with dn.context(lm=dn.recorded(path)):
+        assert plain.run_sync(question="2+2?").reasoning == "Written."
+
+
+def test_a_recording_of_an_earlier_version_has_written_reasoning(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    lm = Thinker(chat(reasoning="Written.", answer="4"))
+    written = dn.ChainOfThought("question -> answer", native=False)
+    assert record_and_read_back(path, lm, written).reasoning == "Written."
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        del line["returns_reasoning"]
+    path.write_text("".join([json.dumps(line) + "\n" for line in lines]))
+    with dn.context(lm=dn.recorded(path)):
+        assert dn.ChainOfThought("question -> answer").run_sync(question="2+2?").reasoning == "Written."
 
 
 def test_native_needs_a_reasoning_output_of_text():
@@ -163,7 +360,42 @@ def test_native_needs_a_reasoning_output_of_text():
     ],
 )
 def test_the_profile_says_which_models_return_their_reasoning(name, settings, expected):
-    assert profile_of(name).has_reasoning(settings) is expected
+    assert profile_at(name, None, {}).has_reasoning(settings) is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "effort", "expected"),
+    [
+        ({"refused": ["reasoning_effort"]}, "low", False),
+        ({"efforts": []}, "low", False),
+        ({"efforts": ["low", "high"]}, "none", True),  # is sent as low
+        ({"efforts": ["none"]}, "high", False),
+        ({"refused": ["reasoning_effort"], "default_effort": "medium"}, "none", True),
+    ],
+)
+def test_the_profile_counts_an_effort_as_it_is_sent(changes, effort, expected):
+    profile = overridden(ModelProfile(returns_reasoning="with_effort"), changes)
+    for name in ("effort", "reasoning_effort"):
+        assert profile.has_reasoning({name: effort}) is expected
+
+
+def test_reasoning_is_written_after_the_server_has_refused_the_effort():
+    def answer(body, *_):
+        if "reasoning_effort" in body:
+            message = "Unsupported parameter: 'reasoning_effort'"
+            error = {"message": message, "param": "reasoning_effort", "code": "unsupported_parameter"}
+            return web.json_response({"error": error}, status=400)
+        text = chat(reasoning="Written.", answer="4")
+        return reply(text if "[[ ## reasoning ## ]]" in str(body["messages"]) else chat(answer="4"))
+
+    with Server(answer) as server:
+        settings = {"api_base": server.base, "api_key": "none", "cache": False, "effort": "low"}
+        think = dn.ChainOfThought(
+            "question -> answer", lm=dn.LM("m", profile={"returns_reasoning": "with_effort"}, **settings)
+        )
+        with pytest.warns(dn.ModelAdaptedWarning):
+            assert think.run_sync(question="1+1?").reasoning == ""
+        assert think.run_sync(question="2+2?").reasoning == "Written."
 
 
 def test_the_profile_of_an_lm_may_say_that_its_server_returns_reasoning():

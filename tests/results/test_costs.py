@@ -120,3 +120,13 @@ def test_an_unknown_price_is_missing_and_cached_calls_cost_nothing():
     frame = result.run.costs
     assert frame.usd.isna().all()
     assert list(frame.calls) == [2]
+
+
+def test_the_known_costs_are_shown_where_those_of_a_role_are_unknown():
+    unpriced = dn.FunctionLM(
+        lambda request: dn.LMReply(chat(reasons="Yes.", score="1"), usage=dn.Usage(1, 5, 5, 0, 0, None))
+    )
+    result = run(dn.evaluate(small_program(0.13), ROWS, dn.metrics.llm_judge("It is right.", lm=unpriced)))
+    text = "at least 0.2600 USD (task 0.2600, judge unknown)"
+    assert result.run.summary.endswith(f"The run cost {text}.")
+    assert text in result.run._repr_html_()

@@ -12,12 +12,13 @@ from aiohttp import web
 
 import dspynb as dn
 from dspynb.errors import ConnectionFailed
-from dspynb.redact import known_secrets
+from dspynb.redact import keep_secret, known_secrets
 from dspynb.running.record import RunRecord
 from dspynb.running.streamed_calls import StreamedCall, StreamedCalls
 from dspynb.thinking import ALL_TAGS, split_growing
 from dspynb.views.live import live_view
 from dspynb.views.live.live_view import LiveView
+from dspynb.views.streams import live_row
 from dspynb.views.view_model import ViewModel
 from tests.helpers import chat
 from tests.lm.server import Server, error
@@ -321,6 +322,53 @@ def test_no_secret_in_the_thinking_is_sent(monkeypatch):
         assert secret[:14] not in json.dumps(front.messages)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("words", [0, 1, 7, 23, 50])
+def test_no_part_of_a_secret_that_a_text_repeats_is_shown_where_the_text_is_cut(monkeypatch, words):
+    secret = "sk-proj-" + "".join(chr(97 + number % 26) for number in range(43))
+    keep_secret(secret)
+    stream = StreamedCall("self", 1, ())
+    stream.add_thinking("x" * words + f"{secret} " * 600)
+    shown = json.dumps(live_row([stream], with_texts=True))
+    assert "***" in shown
+    assert not any(secret[start : start + 6] in shown for start in range(len(secret) - 6))
+
+
+def test_the_reply_is_shown_as_such_as_soon_as_long_thinking_in_the_text_has_ended():
+    stream = StreamedCall("self", 1, ())
+    stream.add_text("<think>" + "long " * 5_000)
+    assert not stream.read().is_finished
+    stream.add_text("</think>The answer is 4")
+    assert stream.read().text == "The answer is 4"
+
+
+def test_no_piece_is_lost_where_two_views_read_while_pieces_arrive():
+    stream = StreamedCall("self", 1, ())
+    stop = threading.Event()
+
+    def read():
+        while not stop.is_set():
+            stream.read()
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number in range(3_000):
+        stream.add_text(f"{number} ")
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert stream.read().text == "".join(f"{number} " for number in range(3_000))
+
+
+def test_a_subclass_with_its_own_complete_is_called_through_it_although_it_streams():
+    class Own(dn.LM):
+        async def complete(self, request):
+            return dn.LMReply(chat(sentence="own"))
+
+    lm = Own("openai/x", api_base="http://127.0.0.1:1/v1", api_key="k", streaming=True, retries=0)
+    assert dn.Predict("subject -> sentence", lm=lm).run_sync(subject="x").sentence == "own"
 
 
 def test_the_end_of_very_long_thinking_is_shown():

@@ -61,6 +61,6 @@ def test_the_reasoning_of_a_call_is_a_block_of_its_own_between_prompt_and_reply(
     state = ViewModel(run.record)
     _, rows = state.snapshot()
     blocks = state.detail(rows[0]["key"])["blocks"]
-    assert [block["kind"] for block in blocks] == ["sent", "sent", "reasoning", "reply"]
+    assert [block["kind"] for block in blocks] == ["sent", "sent", "reasoning", "reply", "record"]
     assert blocks[2]["heading"] == "self · reasoning · 61 tokens"
     assert blocks[2]["text"] == "Two and two."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from dspynb.data import Usage, token_count
@@ -69,11 +70,11 @@ def read_bill(body: object, model: str, billing: Billing = FROM_LISTS, served: o
             return _NO_REPORT
         return Usage(1, None, None, None, None, reported), REPORTED
     tokens = _count_tokens(body)
+    price, source = price_of(listed_as or model, own)
     if reported is None:
-        reported = reported_usd(body)
+        reported = reported_usd(body, has_price=price is not None)
     if reported is not None:
         return tokens.usage(reported), REPORTED
-    price, source = price_of(listed_as or model, own)
     usd = tokens.cost(price, served_tier(served or body.get("service_tier"), requested))
     return tokens.usage(usd), None if usd is None else source
 
@@ -137,8 +138,10 @@ class _Tokens(NamedTuple):
         return cost_of(price, self.counts, service_tier)
 
 
-def reported_usd(usage: Mapping[str, Any]) -> float | None:
+def reported_usd(usage: Mapping[str, Any], *, has_price: bool = False) -> float | None:
     """The cost in US dollars that a usage reports; None if it reports none.
+
+    ``has_price``: whether the model has a price, so that a ``usd`` of 0, the default of ``Usage``, is no report.
 
     OpenRouter and other gateways have ``cost``, Perplexity has it in parts with a total, DeepInfra an estimate, xAI its
     own unit. Where a gateway uses the user's own key of the provider, ``cost`` is its fee, and the provider's part is
@@ -149,6 +152,8 @@ def reported_usd(usage: Mapping[str, Any]) -> float | None:
         if isinstance(value, Mapping):
             value = value.get("total_cost")
         usd = dollars(value)
+        if usd == 0 and name == "usd" and has_price:
+            continue
         if usd is not None:
             return usd + _upstream_usd(usage) if name == "cost" else usd
     ticks = token_count(usage.get("cost_in_usd_ticks"))
@@ -293,7 +298,7 @@ def usage_at_price(usage: object, price: Price | None, source: str) -> Bill:
     """The usage that a model of the user's own reports, with its cost.
 
     ``usage``: a Usage, or a dict in the format of OpenAI or of Usage. ``price``: the model's own price; None if it has
-    none. A cost above 0 that the usage reports is taken as it is.
+    none. A cost above 0 that the usage reports is taken as it is, and one of 0 if the usage is that of no call.
     """
     if isinstance(usage, Mapping):
         return _bill_of_dict(usage, price, source)
@@ -325,11 +330,14 @@ def _at_cost(usage: Usage, usd: float | None) -> Usage:
 
 def _bill_of_dict(values: Mapping[str, Any], price: Price | None, source: str) -> Bill:
     tokens = _count_tokens(_in_openai_format(values))
-    usd = reported_usd(values)
-    if usd is not None:
-        return tokens.usage(usd), REPORTED
-    usd = tokens.cost(price, served_tier(values.get("service_tier"), None))
-    return tokens.usage(usd), None if usd is None else source
+    calls = token_count(values.get("calls"))
+    usd = reported_usd(values, has_price=price is not None and calls != 0)
+    origin: str | None = REPORTED
+    if usd is None:
+        usd = tokens.cost(price, served_tier(values.get("service_tier"), None))
+        origin = None if usd is None else source
+    usage = tokens.usage(usd)
+    return usage if calls is None else replace(usage, calls=calls), origin
 
 
 def _in_openai_format(values: Mapping[str, Any]) -> Mapping[str, Any]:

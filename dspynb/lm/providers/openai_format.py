@@ -77,6 +77,8 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any], billing: 
     if len(choices) < len(raw_choices) or body.get("error"):
         raise with_usage(MalformedReply(f"the reply is damaged: {excerpt(body, 200)!r}", **error_fields), usage)
     first = _first_answer(choices)
+    answers = [choice for choice in choices if choice is first or choice.is_answer]
+    reasoning = tuple([choice.reasoning or None for choice in answers])
     reply = LMReply(
         first.text,
         first.calls,
@@ -85,11 +87,12 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any], billing: 
         finish=first.finish,
         reasoning=first.reasoning or None,
         logprobs=first.logprobs,
-        completions=tuple(choice.text for choice in choices if choice is first or choice.is_answer),
+        completions=tuple([choice.text for choice in answers]),
         request_id=error_fields.get("request_id"),
         response_id=short_text(body.get("id")),
         response_model=short_text(body.get("model")),
         price_source=price_source,
+        completion_reasoning=reasoning if len(answers) > 1 and any(reasoning) else (),
     )
     if first.refusal:
         problem = f"the model refused to answer: {excerpt(first.refusal, 400)!r}"

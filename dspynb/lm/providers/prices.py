@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
@@ -103,15 +104,16 @@ def _price_in_map(model: str) -> ListedPrice:
 
 
 class _Environment:
-    """The price file that the environment variable names. It is read again when the variable changes."""
+    """The price file that the environment variable names. It is read again when the variable or the file changes."""
 
     def __init__(self) -> None:
-        self.path = ""
+        self.version: _FileVersion | None = None
         self.prices: PriceList | None = None
 
     def read(self) -> None:
         path = os.environ.get(PRICES_VARIABLE, "").strip()
-        if path == self.path:
+        version = _version_of(path) if path else None
+        if version == self.version:
             return
         prices = None
         if path:
@@ -120,22 +122,37 @@ class _Environment:
             except ConfigurationError as error:
                 raise ConfigurationError(f"{error} (it is the value of {PRICES_VARIABLE})") from None
         self.prices = prices
-        self.path = path
+        self.version = version
+
+
+_FileVersion = tuple[str, int, int]
+"""The path of a file, the time of its last change in nanoseconds, and its size."""
+
+
+def _version_of(path: str) -> _FileVersion:
+    try:
+        status = Path(path).expanduser().stat()
+    except (OSError, RuntimeError, ValueError):
+        return path, 0, -1  # which no file has, so that reading it says why
+    return path, status.st_mtime_ns, status.st_size
 
 
 _environment = _Environment()
 
 
 def read_environment() -> None:
-    """Read the price file that the environment variable ``DSPYNB_PRICES`` names, if it has changed. Raises
-    ConfigurationError if it cannot be read."""
+    """Read the price file that the environment variable ``DSPYNB_PRICES`` names, if the variable or the file has
+    changed. Raises ConfigurationError if it cannot be read. Each new ``LM`` calls this."""
     _environment.read()
 
 
 def price_of(model: str, own: Price | None = None) -> ListedPrice:
     """The price of ``provider/model``: its ``own`` one, for the rest that of the price file of the setting ``prices``
-    or of the environment, and where there is none, that of litellm's map."""
-    prices = setting("prices") or _environment.prices
+    or of the environment, and for the rest that of litellm's map. An empty dict as ``prices`` leaves the file of the
+    environment out."""
+    prices = setting("prices")
+    if prices is None:
+        prices = _environment.prices
     if own is None and prices is None:
         return _price_in_map(model)
     return _price_in(model, own, prices)
@@ -147,14 +164,16 @@ def _price_in(model: str, own: Price | None, prices: PriceList | None) -> Listed
     if prices is not None:
         in_file = prices.get(model)
         if in_file is not None:
-            listed = ListedPrice(in_file, prices.source)
-    if own is None:
-        return listed
-    price = combined(own, listed.price)
-    source = f"the model's own price {own.fingerprint()}"
-    if price is not own and listed.source is not None:
+            listed = _over(in_file, prices.source, listed)
+    return listed if own is None else _over(own, f"the model's own price {own.fingerprint()}", listed)
+
+
+def _over(price: Price, source: str, listed: ListedPrice) -> ListedPrice:
+    """A price, and for the rest the listed one."""
+    whole = combined(price, listed.price)
+    if whole is not price and listed.source is not None:
         source += f", and {listed.source}"
-    return ListedPrice(price, source)
+    return ListedPrice(whole, source)
 
 
 def cost(model: str, prompt: int, completion: int, cached: int, own: Price | None = None) -> float | None:

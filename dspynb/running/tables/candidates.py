@@ -204,7 +204,7 @@ def summary_of(record: RunRecord) -> str:
     best = winner_of(record)
     start = next(iter(record.candidates), None)
     if best is None or start is None:
-        return "No candidate was evaluated on all validation rows."
+        return " ".join(["No candidate was evaluated on all validation rows.", *_cost_note(record)])
     sentences = _start_won(record, start) if best == start else _start_was_beaten(record, start, best)
     return " ".join([*sentences, *_notes(record, start, best)])
 
@@ -262,10 +262,12 @@ def _notes(record: RunRecord, start: str, best: str) -> list[str]:
         notes.append(hints_text(record))
     if _pinned(record) == best:
         notes.append("A person pinned it.")
+    return [note for note in [*notes, *_cost_note(record)] if note]
+
+
+def _cost_note(record: RunRecord) -> list[str]:
     usd = usd_text(record)
-    if usd:
-        notes.append(f"The run cost {usd}.")
-    return [note for note in notes if note]
+    return [f"The run cost {usd}."] if usd else []
 
 
 def _validation_failures(record: RunRecord, candidate: str) -> str:

@@ -33,15 +33,21 @@ def costs_frame(record: RunRecord) -> pd.DataFrame:
 
 def usd_text(record: RunRecord) -> str:
     """What a run has cost in US dollars, with the cost of each role in brackets where there are several. Empty where
-    the calls cost nothing, or some have an unknown price."""
+    the calls cost nothing, or all have an unknown price."""
     usages = record.usage_by_role()
-    usd = record.usage.usd
+    usd = sum(usage.usd or 0.0 for usage in usages.values())
     if not usd:
         return ""
+    total = f"{usd:.4f} USD"
+    if record.usage.usd is None:
+        total = f"at least {total}"
     if len(usages) == 1:
-        return f"{usd:.4f} USD"
-    by_role = ", ".join([f"{role or _UNKNOWN} {usage.usd:.4f}" for role, usage in usages.items()])
-    return f"{usd:.4f} USD ({by_role})"
+        return total
+    by_role = []
+    for role, usage in usages.items():
+        amount = "unknown" if usage.usd is None else f"{usage.usd:.4f}"
+        by_role.append(f"{role or _UNKNOWN} {amount}")
+    return f"{total} ({', '.join(by_role)})"
 
 
 def _costs(calls: Sequence[PredictorCalled]) -> tuple[int, int | None, int | None, float | None, float]:

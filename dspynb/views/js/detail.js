@@ -11,6 +11,9 @@ import { selectField, setOptions } from "./fields.js";
 import { ROW_NAMES } from "./format.js";
 import { LiveCallView } from "./live_call.js";
 
+/** The kinds of blocks that are folded until a person opens them. */
+const FOLDED = new Set(["reasoning", "record"]);
+
 export class DetailView {
   /** @param {RunStore} store */
   constructor(store) {
@@ -212,7 +215,7 @@ export class DetailView {
       if (before && block.kind === "sent") {
         return diffBlock(block, earlier.get(block.heading)?.shift() ?? "", this.sideBySide);
       }
-      if (block.kind === "reasoning" && block.text) return [this.foldedBlock(folds++, block)];
+      if (FOLDED.has(block.kind) && block.text) return [this.foldedBlock(folds++, block)];
       if (block.live) return this.liveBlock(folds++, block.live);
       const head = blockHead(block.heading, block.text);
       const className = block.kind === "error" ? "dspynb-error" : "";

@@ -933,6 +933,8 @@ function extendText(node, text) {
 }
 
 /* ── detail.js ── */
+const FOLDED = new Set(["reasoning", "record"]);
+
 class DetailView {
   constructor(store) {
     this.store = store;
@@ -1086,7 +1088,7 @@ class DetailView {
       if (before && block.kind === "sent") {
         return diffBlock(block, earlier.get(block.heading)?.shift() ?? "", this.sideBySide);
       }
-      if (block.kind === "reasoning" && block.text) return [this.foldedBlock(folds++, block)];
+      if (FOLDED.has(block.kind) && block.text) return [this.foldedBlock(folds++, block)];
       if (block.live) return this.liveBlock(folds++, block.live);
       const head = blockHead(block.heading, block.text);
       const className = block.kind === "error" ? "dspynb-error" : "";
