@@ -90,6 +90,11 @@ class PendingRequest:
             worked += now - self._sent_at
         return worked, now - self._started - worked
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether the request has been sent at least once."""
+        return self._sent_at is not None or self._worked > 0
+
     def reply_so_far(self) -> LMReply:
         return LMReply("", waited=self.times()[1], first_token=self.first_token, request_id=self.request_id)
 

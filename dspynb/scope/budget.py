@@ -293,6 +293,17 @@ class Meter:
                 UsageUnknownWarning,
             )
 
+    def presume(self, reservation: Reservation) -> None:
+        """Count what a request may have cost that was stopped."""
+        if self.ledger is None:
+            return
+        amounts = self.ledger.presume(reservation)
+        with self._lock:
+            self.estimated += int(amounts.tokens)
+            self._tokens += int(amounts.tokens)
+            if self._usd is not None:
+                self._usd += amounts.usd
+
     def _settle(self, ledger: Ledger, usage: Usage, estimate: int, reservation: Reservation | None) -> None:
         """Count the tokens and USD of a call; what was reserved for it where they are unknown."""
         reserved = NOTHING if reservation is None else reservation.amounts.get(ledger, NOTHING)
@@ -353,6 +364,9 @@ class Allowance:
     def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None:
         """Do nothing: the meters above count the usage."""
 
+    def presume(self, reservation: Reservation) -> None:
+        """Do nothing: the meters above count it."""
+
     def available(self) -> float:
         """The number of calls that the step could take now."""
         return self.left + self._scope.available()
@@ -386,6 +400,9 @@ class Free:
         """Do nothing: no call was taken."""
 
     def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None:
+        """Do nothing: the work is free."""
+
+    def presume(self, reservation: Reservation) -> None:
         """Do nothing: the work is free."""
 
     def available(self) -> float:

@@ -80,6 +80,8 @@ class Funds(Protocol):
 
     def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None: ...
 
+    def presume(self, reservation: Reservation) -> None: ...
+
     def available(self) -> float: ...
 
     def metric_calls_left(self) -> float: ...
@@ -367,6 +369,13 @@ class Scope:
                 layer.funds.add(usage, estimate, reservation)
         if reservation is not None:
             reservation.cancel()  # in ledgers whose block has ended meanwhile
+
+    def presume(self, reservation: Reservation) -> None:
+        """Count what a request may have cost whose cost nobody knows, since it was stopped."""
+        for layer in self.open_layers():
+            if layer.funds is not None:
+                layer.funds.presume(reservation)
+        reservation.cancel()
 
     def charge(self, calls: int, metric_calls: int, usage: Usage, estimate: int = 0) -> None:
         """Count what was already spent elsewhere under these budgets. Nothing is refused: it was granted there."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import sys
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
@@ -59,6 +60,7 @@ class Amounts(NamedTuple):
 
 NOTHING = Amounts()
 UNLIMITED = Amounts(math.inf, math.inf)
+_FINITE = Amounts(sys.float_info.max, sys.float_info.max)
 
 
 _numbers = itertools.count()
@@ -258,6 +260,19 @@ class Ledger:
             if reply is not None:
                 self._replies.setdefault(request.cost.model, _Replies()).add(request.place, reply)
             self.spend(actual)
+
+    def presume(self, request: Reservation) -> Amounts:
+        """Count what a request may have cost whose reply nobody has read, and return it. Of a reply without a limit,
+        the longest one so far counts."""
+        with self._lock:
+            cost = request.cost
+            replies = self._replies.get(cost.model)
+            most = None if replies is None else replies.most()
+            amounts = self._estimate(cost)
+            if not amounts.within(_FINITE):
+                amounts = cost.amounts(0, 0.0) if most is None else most
+            self.settle(request, amounts)
+            return amounts
 
     def spend(self, actual: Amounts) -> None:
         """Count an amount for which nothing was reserved."""

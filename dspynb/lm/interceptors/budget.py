@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from dspynb.data import Usage
-from dspynb.errors import ContextTooLong, ModelError, UnsupportedParameter
+from dspynb.errors import ContextTooLong, ModelError, ModelTimeout, UnsupportedParameter
 from dspynb.lm.cost_bounds import largest_cost
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply
@@ -23,7 +25,8 @@ def is_free_refusal(error: Exception) -> bool:
 
 class BudgetInterceptor:
     """Admits a call to the runs and budgets around it, lets these runs cancel it while it is pending, and counts its
-    cost, also that of a failed call. A request that the provider refuses without a bill counts as no call."""
+    cost, also that of a failed call. A request that the provider refuses without a bill counts as no call. One that was
+    cancelled or timed out counts what it may have cost."""
 
     place = Place.BUDGET
 
@@ -42,6 +45,11 @@ class BudgetInterceptor:
             elif error.usage is not None and scope.funded:
                 reply_text = f"{getattr(error, 'text', '')}{getattr(error, 'reasoning', None) or ''}"
                 _settle(call, error.usage, reply_text, cached=error.cached)
+            elif isinstance(error, ModelTimeout):
+                _presume(call)
+            raise
+        except asyncio.CancelledError:
+            _presume(call)
             raise
         else:
             if scope.funded:
@@ -64,6 +72,12 @@ async def _reserve(call: ModelCall) -> None:
         scope.give_back(1)
         call.admitted = False
         raise
+
+
+def _presume(call: ModelCall) -> None:
+    """Count what a request may have cost that was sent, and whose reply nobody has read: the provider bills it."""
+    if call.reservations and (call.pending is None or call.pending.is_sent):
+        call.scope.presume(call.reservations[0])
 
 
 def _settle(call: ModelCall, usage: Usage, reply_text: str, *, cached: bool) -> None:

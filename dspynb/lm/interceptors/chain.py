@@ -26,6 +26,10 @@ __all__ = ["Interceptor", "Links", "ModelCall", "Pending", "Proceed", "chain", "
 class Pending(Protocol):
     """A request that is waiting or being sent."""
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether the request has been sent at least once."""
+
     def reply_so_far(self) -> LMReply:
         """The times and the ids of the call as they are known now, as those of a reply without a text."""
         ...
