@@ -218,11 +218,13 @@ def cut_outputs(signature: type[Signature], outputs: Mapping[str, Any]) -> list[
     for name, field in signature.output_fields.items():
         value = outputs.get(name)
         schema = _value_schema(field)
-        is_text = field.core is str and isinstance(value, str)
-        is_list = get_origin(field.core) in _CONTAINERS and isinstance(value, list | set | frozenset)
-        if is_text and "maxLength" not in schema and len(value) >= _MOST_CHARACTERS:
-            names.append(name)
-        if is_list and "maxItems" not in schema and len(value) >= max(_MOST_ITEMS, schema.get("minItems", 0)):
+        if field.core is str and isinstance(value, str):
+            is_cut = "maxLength" not in schema and len(value) >= _MOST_CHARACTERS
+        elif get_origin(field.core) in _CONTAINERS and isinstance(value, list | set | frozenset):
+            is_cut = "maxItems" not in schema and len(value) >= max(_MOST_ITEMS, schema.get("minItems", 0))
+        else:
+            is_cut = False
+        if is_cut:
             names.append(name)
     return names
 

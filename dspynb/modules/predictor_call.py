@@ -46,34 +46,42 @@ class Call(RecordedCall):
     async def answer(self, listener: Listener | None = None) -> Prediction:
         """Make the call and return its prediction. ``listener`` receives the text of the reply while it arrives. Raises
         ParseError with the predictor's path, ModelError or Halted."""
+        self._listen(listener)
+        try:
+            reply = await self.ask()
+            if len(reply.text) <= LONG_TEXT:
+                outputs = self._read_completions(reply)
+            else:
+                outputs = await asyncio.to_thread(self._read_completions, reply)
+        except BaseException as error:
+            failure = self._failure(error)
+            if failure is error:
+                raise
+            raise failure from (error.__cause__ if isinstance(error, ParseError) else error)
+        else:
+            return self._prediction(reply, outputs)
+        finally:
+            self.end_stream()
+
+    def _listen(self, listener: Listener | None) -> None:
         if listener is not None:
             self.listener = partial(listener, self.adapter, self.lm)
         if listener is not None or getattr(self.lm, "streaming", False):
             tags = tags_beside(self.signature.output_fields)
             self.begin_stream(tags, begins_within_thinking=begins_within_thinking(self.lm))
-        try:
-            return await self._answer()
-        finally:
-            self.end_stream()
 
-    async def _answer(self) -> Prediction:
-        try:
-            reply = await self.ask()
-            if len(reply.text) <= LONG_TEXT:
-                outputs, *further_outputs = self._read_completions(reply)
-            else:
-                outputs, *further_outputs = await asyncio.to_thread(self._read_completions, reply)
-        except ParseError as error:
+    def _failure(self, error: BaseException) -> BaseException:
+        """Record a call that failed, and return the error to raise."""
+        if isinstance(error, ParseError):
             error_with_path = error.by(self.path, parse_advice(self.lm, self.adapter, self.signature, error.field))
             self.report(error=error_with_path)
-            raise error_with_path from error.__cause__
-        except BaseException as error:
-            if isinstance(error, ReplyTruncated) and not error.advice:
-                error.advise(truncation_advice(self.lm, self.adapter, self.signature))
-            failure = self.failure(error)
-            if failure is error:
-                raise
-            raise failure from error
+            return error_with_path
+        if isinstance(error, ReplyTruncated) and not error.advice:
+            error.advise(truncation_advice(self.lm, self.adapter, self.signature))
+        return self.failure(error)
+
+    def _prediction(self, reply: LMReply, completions: list[Mapping[str, Any]]) -> Prediction:
+        outputs, *further_outputs = completions
         event = self.report(outputs=outputs)
         if self.request.grammar is not None:
             warn_of_cut_outputs(self.signature, outputs)

@@ -55,6 +55,8 @@ class Steering:
     ``closed``: whether no further request is accepted.
     """
 
+    __slots__ = ("_lock", "applied", "closed", "pending")
+
     def __init__(self) -> None:
         self.pending: list[Request] = []  # a plain attribute, since every step reads it
         self.applied: list[Steered] = []

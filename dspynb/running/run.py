@@ -29,7 +29,7 @@ from dspynb.running.reader import RunReader
 from dspynb.running.record import RunRecord
 from dspynb.running.record_changes import NOTHING, Changes
 from dspynb.running.streamed_calls import StreamedCall
-from dspynb.running.tracking import InnerRun, begin_tracking
+from dspynb.running.tracking import TRACKED_ELSEWHERE, InnerRun, begin_tracking
 from dspynb.running.user_code import as_exception
 from dspynb.running.view_hook import attach_view, show
 from dspynb.scope.call_context import CallContext
@@ -91,11 +91,11 @@ class Run(Steerable):
         self.program_type: type | None = None  # the type of the module whose call this is; None for other work
         self._inputs = inputs
         self._settings = settings or {}
-        self._listeners: list[Sink] = []
-        self._watchers: list[Callable[[Changes], object]] = []
+        self._listeners: tuple[Sink, ...] = ()
+        self._watchers: tuple[Callable[[Changes], object], ...] = ()
         self._stop_requested = False
         self._interrupted = False
-        self._outcome: tuple[bool, Any] | None = None  # whether the work succeeded, and its result or error
+        self._outcome: tuple[Any, BaseException | None] | None = None  # the result, or the best so far, and the error
         self.loop: asyncio.AbstractEventLoop | None = None
         self._driver: asyncio.Task[Any] | None = None  # the task that runs the work; may be the caller's own
         self._task: asyncio.Task[Any] | None = None  # the task that start() created
@@ -104,7 +104,6 @@ class Run(Steerable):
         self._journal: JournalFile | None = None
         self._in_flight: set[asyncio.Task[Any] | None] = set()  # tasks that wait for a model
         self._tracker: Sink | None = None  # receives the events for the system of the setting ``track``
-        self._is_tracked_elsewhere = False  # whether the run is inside one of another process, which has a tracker
 
     # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
     def emit(self, event: Event) -> None:
@@ -123,11 +122,11 @@ class Run(Steerable):
                 else:
                     changes = record.apply(event)
             if self._listeners:  # without the record's lock: a listener may wait for a reading thread
-                for listener in tuple(self._listeners):
+                for listener in self._listeners:
                     self._send(listener, event)
             if self._watchers and changes is not NOTHING:
                 with self._record_lock:
-                    for watcher in tuple(self._watchers):
+                    for watcher in self._watchers:
                         self._notify(watcher, changes)
 
     def _send(self, listener: Sink, event: Event) -> None:
@@ -157,12 +156,12 @@ class Run(Steerable):
         run, so it should only note the changes and read the record later. A watcher that fails is logged and removed.
         """
         with self._lock:
-            self._watchers.append(watcher)
+            self._watchers = (*self._watchers, watcher)
 
     def unwatch(self, watcher: Callable[[Changes], object]) -> None:
         """Stop calling ``watcher``."""
-        with self._lock, contextlib.suppress(ValueError):
-            self._watchers.remove(watcher)
+        with self._lock:
+            self._watchers = tuple(each for each in self._watchers if each != watcher)
 
     def listen(self, listener: Sink | Callable[[Event], object], *, replay: bool = False) -> None:
         """Send each further event to ``listener``, until the run ends.
@@ -188,7 +187,7 @@ class Run(Steerable):
             type_name = type(listener).__name__
             raise InputError(f"listen takes a function of an event, or an object with emit(event); got {type_name}")
         with self._lock:
-            self._listeners.append(sink)
+            self._listeners = (*self._listeners, sink)
             if replay:
                 for event in self._events_so_far():
                     self._send(sink, event)
@@ -199,8 +198,8 @@ class Run(Steerable):
 
     def unlisten(self, listener: Sink | Callable[[Event], object]) -> None:
         """Stop sending events to ``listener``."""
-        with self._lock, contextlib.suppress(ValueError):
-            self._listeners.remove(listener)  # type: ignore[arg-type]  # a function equals its sink
+        with self._lock:
+            self._listeners = tuple(each for each in self._listeners if each != listener)  # a function equals its sink
 
     async def events(self) -> AsyncIterator[Event]:
         """Yield all events from the first one until the run ends: ``async for event in run.events()``.
@@ -309,13 +308,13 @@ class Run(Steerable):
         """The best result so far: a prediction, an evaluation or a program. It is what ``await run`` would return if
         the run were stopped now; None where there is none yet. An optimizer's run also has ``best_parts``."""
         if self._outcome is not None:
-            succeeded, result = self._outcome
-            if succeeded:
+            result, error = self._outcome
+            if error is None or result is not None:
                 return result
         return self._partial()
 
     def _partial(self) -> Any:
-        return None
+        return None if self.work is None else self.work.partial()
 
     # ── driving ───────────────────────────────────────────────────────────────────────────────────────────────────
     async def drive(self, work: Work) -> Any:
@@ -329,7 +328,6 @@ class Run(Steerable):
             raise ScopeError("a run needs an asyncio task; await it from a coroutine or use run_sync")
         self._earlier_cancellations = task.cancelling()
         self.work = work
-        self._partial = work.partial  # type: ignore[method-assign]
         with self._lock:
             self.loop = asyncio.get_running_loop()
             self._driver = task
@@ -356,7 +354,7 @@ class Run(Steerable):
             raise exception from error
         self._forget_driver()
         self._raise_if_interrupted(result)
-        self._end("finished", (True, result))
+        self._end("finished", (result, None))
         return result
 
     def _resumed_context(self, record: RunRecord) -> CallContext | None:
@@ -377,8 +375,8 @@ class Run(Steerable):
                 layer.port.record.nest(self.span, scope.open_span)
             if isinstance(layer.port, Run):
                 self._tracker = self._tracker or layer.port._tracker
-            elif layer.port is not None:
-                self._is_tracked_elsewhere = True
+            elif layer.port is not None and self._tracker is None:
+                self._tracker = TRACKED_ELSEWHERE
         if self._tracker is not None:
             self.listen(InnerRun(self._tracker, scope.open_span))
 
@@ -387,7 +385,9 @@ class Run(Steerable):
         if self.kind != "call" and self._journal is None:
             self._open_journal()
         if self._tracker is None and setting("track") is not None:
-            self._begin_tracking()
+            self._tracker = begin_tracking()
+            if self._tracker is not None:
+                self.listen(self._tracker)
         started = RunStarted(
             span=self.span,
             kind=self.kind,
@@ -399,12 +399,6 @@ class Run(Steerable):
         self.emit(started)
         self.admit()  # raises if the run was stopped before it began
 
-    def _begin_tracking(self) -> None:
-        if not self._is_tracked_elsewhere:
-            self._tracker = begin_tracking()
-            if self._tracker is not None:
-                self.listen(self._tracker)
-
     def _forget_driver(self) -> None:
         with self._lock:
             self._driver = None
@@ -412,7 +406,7 @@ class Run(Steerable):
     def _end_failed(self, error: BaseException) -> BaseException:
         """End the run as failed. Returns the error to raise: what user code raised, wrapped if it is no Exception."""
         exception = as_exception(error, f"the program {self.name}")
-        self._end("failed", (False, exception), error_text(exception))
+        self._end("failed", (None, exception), error_text(exception))
         return exception
 
     def _end_cancelled(self, task: asyncio.Task[Any], error: asyncio.CancelledError) -> Any:
@@ -422,16 +416,14 @@ class Run(Steerable):
             return self._end_halted(RunStopped(run=self))
         if isinstance(as_exception(error, ""), Exception):
             raise self._end_failed(error) from error
-        self._end("cancelled", (False, error))
+        self._end("cancelled", (None, error))
         raise error
 
     def _raise_if_interrupted(self, result: object = None) -> None:
         """End the run as interrupted if it was, even if the work finished before it noticed."""
         if self._interrupted:
             interrupted = RunInterrupted(self)
-            if result is not None:
-                self._partial = lambda: result  # type: ignore[method-assign]
-            self._end("interrupted", (False, interrupted))
+            self._end("interrupted", (result, interrupted))
             raise interrupted from None
 
     def _end_halted(self, error: Halted) -> Any:
@@ -439,17 +431,16 @@ class Run(Steerable):
         best = self._partial()
         error.run = error.run or self
         if best is None:
-            self._end(error.status, (False, error))
+            self._end(error.status, (None, error))
             raise error
-        self._end(error.status, (True, best))
+        self._end(error.status, (best, None))
         return best
 
-    def _end(self, status: str, outcome: tuple[bool, Any], error: str | None = None) -> None:
+    def _end(self, status: str, outcome: tuple[Any, BaseException | None], error: str | None = None) -> None:
         self.emit(RunEnded(span=self.span, status=status, error=error))
         self._outcome = outcome
         self._open_gate()
-        self._listeners.clear()
-        self._watchers.clear()
+        self._listeners = self._watchers = ()
         self._close_journal()
 
     def start(self, work: Work) -> Run:
@@ -559,10 +550,10 @@ class Run(Steerable):
     def _result(self) -> Any:
         if self._outcome is None:  # the task was cancelled before it began
             raise asyncio.CancelledError
-        succeeded, value = self._outcome
-        if not succeeded:
-            raise value
-        return value
+        result, error = self._outcome
+        if error is not None:
+            raise error
+        return result
 
     def _ipython_display_(self) -> None:
         show(self)

@@ -14,7 +14,7 @@ from typing import Protocol
 from dspynb.events import Event, PredictorCalled, RunEnded, RunStarted, Sink
 from dspynb.scope.settings import setting
 
-__all__ = ["InnerRun", "Tracker", "begin_tracking", "track_call"]
+__all__ = ["TRACKED_ELSEWHERE", "InnerRun", "Tracker", "begin_tracking", "track_call"]
 
 _log = logging.getLogger("dspynb")
 
@@ -63,6 +63,15 @@ def track_call(call: PredictorCalled) -> None:
         sink.emit(call)
     except Exception as error:
         _log.error("a call of %s could not be tracked", call.model, exc_info=error)
+
+
+class _TrackedElsewhere:
+    def emit(self, event: Event) -> None:
+        """Do nothing."""
+
+
+TRACKED_ELSEWHERE: Sink = _TrackedElsewhere()
+"""The listener of a run inside a run of another process: that process sends the events of both."""
 
 
 class InnerRun:
