@@ -96,10 +96,10 @@ class LM(DirectCalls):
     ``rpm``, ``tpm``: requests and tokens per minute. ``cache``: whether replies are cached (see also the setting
     ``cache``); equal requests that are pending at the same time are sent once. ``streaming``: whether the replies to
     plain calls are streamed too (default False). The view of a run then shows the thinking and the text while they are
-    written. Some providers return thinking only in streams; a model whose server refuses other requests is streamed by
-    itself. ``native_tools``: whether the model takes descriptions of
-    tools and replies with tool calls; by default True for a direct client until its server refuses them, and for
-    litellm what its model map says.
+    written. Some providers return thinking only in streams. Where a server refuses a request because it is not
+    streamed, it is sent again as a stream, and so are all later ones. ``native_tools``: whether the model takes
+    descriptions of tools and replies with tool calls; by default True for a direct client until its server refuses
+    them, and for litellm what its model map says.
 
     A setting that the model does not take is renamed, moved into the range that it takes, or left out, with one
     ModelAdaptedWarning; ``strict=True`` raises UnsupportedParameter instead. ``profile``: what the model takes, where

@@ -40,7 +40,7 @@ def normalized_finish(finish: object) -> str:
     spelling = getattr(finish, "value", finish)
     if not isinstance(spelling, str):  # an enumeration of numbers: take the name
         spelling = getattr(finish, "name", spelling)
-    word = str(spelling).strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")[2]
+    word = str(spelling).strip(" \t\r\n.").lower().replace("-", "_").replace(" ", "_").rpartition(".")[2]
     return word.removeprefix("finish_reason_")
 
 

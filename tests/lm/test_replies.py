@@ -303,6 +303,7 @@ def test_a_filtered_reply_is_an_error_however_long_its_text(text):
         ("FinishReason.MAX_TOKENS", dn.ReplyTruncated),
         ("FINISH_REASON_MAX_TOKENS", dn.ReplyTruncated),
         (" Length ", dn.ReplyTruncated),
+        ("max_tokens.", dn.ReplyTruncated),
         ("token_limit", dn.ReplyTruncated),
         ("content_filtered", errors.ContentFiltered),
         ("sensitive", errors.ContentFiltered),
@@ -337,7 +338,7 @@ def test_the_finish_reason_may_be_a_member_of_an_enumeration(finish):
         dn.Predict("question -> answer", lm=own).run_sync(question="x")
 
 
-@pytest.mark.parametrize("finish", ["stop", "eos", "end_turn", "STOP", "tool_calls", "", None])
+@pytest.mark.parametrize("finish", ["stop", "eos", "end_turn", "STOP", "stop.", "tool_calls", "", ".", None])
 def test_a_complete_reply_is_accepted(finish):
     with Server(lambda b, n: body("whole", finish)) as server:
         assert ask(lm(server)).text == "whole"

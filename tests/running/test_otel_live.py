@@ -599,3 +599,21 @@ def test_without_the_setting_opentelemetry_is_not_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
+
+
+def test_a_call_has_its_role_its_schema_and_where_its_price_is_from(captured, receiver):
+    price = {"input": 1.0, "output": 2.0}
+    with Server(lambda body, number: reply('{"sentence": "s"}')) as server:
+        lm = dn.LM("openai/m", api_base=server.base, price=price)
+        dn.Predict(Caption, lm=lm, adapter=dn.JSONAdapter()).run_sync(subject="s")
+    facts = receiver.named("chat m")[0].attributes
+    assert facts["dspynb.role"] == "task"
+    assert facts["dspynb.price_source"] == dn.last_run().record.calls[0].price_source != ""
+    assert json.loads(facts["dspynb.response_format"]) == dn.last_run().record.calls[0].response_format
+
+
+def test_the_schema_of_a_reply_is_content(tracked, receiver):
+    with Server(lambda body, number: reply('{"sentence": "s"}')) as server:
+        lm = dn.LM("openai/m", api_base=server.base)
+        dn.Predict(Caption, lm=lm, adapter=dn.JSONAdapter()).run_sync(subject="s")
+    assert "dspynb.response_format" not in receiver.named("chat m")[0].attributes

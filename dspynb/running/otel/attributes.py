@@ -112,6 +112,8 @@ def _own_attributes(call: PredictorCalled) -> Attributes:
     yield "dspynb.predictor", call.predictor
     yield "dspynb.cached", call.cached
     yield "dspynb.rollout", call.rollout
+    if call.role:
+        yield "dspynb.role", call.role
     if call.candidate is not None:
         yield "dspynb.candidate", call.candidate
     if call.repair:
@@ -122,6 +124,8 @@ def _own_attributes(call: PredictorCalled) -> Attributes:
         yield "dspynb.request_id", call.request_id
     if call.usage.usd:
         yield "dspynb.usd", float(call.usage.usd)
+    if call.price_source:
+        yield "dspynb.price_source", call.price_source
 
 
 def _usage_attributes(call: PredictorCalled) -> Attributes:
@@ -140,7 +144,7 @@ def _usage_attributes(call: PredictorCalled) -> Attributes:
 
 
 def call_content(call: PredictorCalled) -> Attributes:
-    """Yield the attributes that hold the hint, the messages, the reply and the tools of a call."""
+    """Yield the attributes that hold the hint, the messages, the reply, the tools and the schema of a call."""
     if call.hint:
         yield "dspynb.hint", call.hint
     yield "gen_ai.input.messages", as_json(input_messages(call))
@@ -148,6 +152,8 @@ def call_content(call: PredictorCalled) -> Attributes:
         yield "gen_ai.output.messages", as_json(output_messages(call))
     if call.tools:
         yield "gen_ai.tool.definitions", as_json(tool_definitions(call))
+    if call.response_format is not None:
+        yield "dspynb.response_format", as_json(call.response_format)
 
 
 def evaluations(event: RolloutEnded | AttemptEnded, metric: str, *, capture_content: bool) -> Iterator[dict[str, Any]]:
