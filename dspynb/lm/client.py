@@ -47,7 +47,7 @@ from dspynb.lm.protocol import (
 from dspynb.lm.providers.addresses import base_in_environment, host_and_port
 from dspynb.lm.providers.engine import Engine
 from dspynb.lm.providers.openai_http import DirectEngine
-from dspynb.lm.providers.prices import HighestPrices, highest_prices, price_of, supports
+from dspynb.lm.providers.prices import REPORTING_PROVIDERS, price_of, supports
 from dspynb.lm.providers.wire_formats import format_of, is_direct
 from dspynb.lm.settings import (
     LM_ADVICE,
@@ -230,9 +230,10 @@ class LM(DirectCalls):
         litellm's map. None if it is unknown."""
         return price_of(self._engine.endpoint.listed_as or self.name, self._own_price).price
 
-    def highest_prices(self, prompt: int, settings: Mapping[str, Any]) -> HighestPrices | None:
-        """The highest prices of a call whose prompt has at most ``prompt`` tokens; None if they are unknown."""
-        return highest_prices(self.name, prompt, self.price, settings.get("service_tier"))
+    @property
+    def reports_usd(self) -> bool:
+        """Whether the provider is known to report the cost of a reply with it."""
+        return self.name.partition("/")[0] in REPORTING_PROVIDERS
 
     def _adapt(self) -> Adaptation:
         """The profile and what refusals have taught, made when it is first used, since it reads litellm's map."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dspynb.lm.interceptors.chain import ModelCall
+from dspynb.lm.own_price import read_own_price
 from dspynb.lm.profiles import LIMIT_NAMES
 from dspynb.lm.protocol import LMRequest
+from dspynb.lm.providers.prices import highest_prices
 from dspynb.media.describe import content_text
-from dspynb.pricing.rates import HighestPrices
 from dspynb.scope.ledger import Cost
 
 __all__ = ["MEDIA_TOKENS", "MESSAGE_TOKENS", "PROMPT_TOKENS", "TOOL_TOKENS", "largest_cost", "most_prompt_tokens"]
@@ -32,9 +33,16 @@ def largest_cost(call: ModelCall) -> Cost:
     settings = call.requested()
     prompt = most_prompt_tokens(call.request)
     reply, is_bound = _reply_tokens(call, settings)
-    prices = _prices(call, prompt, settings)
-    if prices is None:
-        return Cost(call.model, prompt, reply, is_bound)
+    prices = highest_prices(
+        call.model,
+        prompt,
+        read_own_price(call.lm, call.model),
+        settings.get("service_tier"),
+        has_media=settings.get("modalities") is not None or any(_media(call.request)),
+        lasting_cache=any(map(_has_lasting_cache, call.request.messages)),
+    )
+    if prices is None:  # a model of one's own may report what a reply costs
+        return Cost(call.model, prompt, reply, is_bound, may_report_usd=getattr(call.lm, "reports_usd", True))
     return Cost(call.model, prompt, reply, is_bound, prices.prompt_token, prices.reply_token, prices.call)
 
 
@@ -44,15 +52,32 @@ def most_prompt_tokens(request: LMRequest) -> int:
     for message in request.messages:
         content = message.get("content")
         tokens += _bytes(content if isinstance(content, str) else content_text(content))
-        if isinstance(content, list | tuple):
-            tokens += MEDIA_TOKENS * sum(part.get("type") != "text" for part in content if isinstance(part, Mapping))
         if message.get("tool_calls"):
             tokens += _bytes(json.dumps(message["tool_calls"], default=str))
+    tokens += MEDIA_TOKENS * sum(1 for _ in _media(request))
     if request.tools:
         tokens += TOOL_TOKENS + _bytes(json.dumps(request.tools, default=str))
     if request.response_format is not None:
         tokens += _bytes(json.dumps(request.response_format, default=str))
     return tokens
+
+
+def _parts(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    content = message.get("content")
+    if isinstance(content, list | tuple):
+        yield from (part for part in content if isinstance(part, Mapping))
+
+
+def _media(request: LMRequest) -> Iterator[Mapping[str, Any]]:
+    """The images and files of the messages."""
+    for message in request.messages:
+        yield from (part for part in _parts(message) if part.get("type") != "text")
+
+
+def _has_lasting_cache(message: Mapping[str, Any]) -> bool:
+    """Whether a message asks the provider to keep a part of the prompt longer than usual."""
+    marks = [part.get("cache_control") for part in (message, *_parts(message))]
+    return any(isinstance(mark, Mapping) and "ttl" in mark for mark in marks)
 
 
 def _bytes(text: str) -> int:
@@ -69,9 +94,3 @@ def _reply_tokens(call: ModelCall, settings: Mapping[str, Any]) -> tuple[float, 
     profile = getattr(call.lm, "profile", None)
     longest = getattr(profile, "output_limit", None)
     return (math.inf if longest is None else longest * count), False
-
-
-def _prices(call: ModelCall, prompt: int, settings: Mapping[str, Any]) -> HighestPrices | None:
-    """The highest prices of a call; None if they are unknown."""
-    find = getattr(call.lm, "highest_prices", None)
-    return None if find is None else find(prompt, settings)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from dspynb.data import Usage
-from dspynb.errors import BadRequestError, ModelError, UnsupportedParameter
+from dspynb.errors import BadRequestError, ModelError, ModelTimeout, UnsupportedParameter
 from dspynb.lm.adaptation import Adaptation
 from dspynb.lm.interceptors.chain import ModelCall
 from dspynb.lm.limits import Limits
@@ -17,6 +17,7 @@ from dspynb.lm.providers.engine import Engine, needs_stream
 from dspynb.scope.budget import about_tokens
 from dspynb.scope.core import current_scope
 from dspynb.scope.gate import GATE
+from dspynb.scope.ledger import Reservation
 
 __all__ = ["PendingRequest"]
 
@@ -37,6 +38,7 @@ class PendingRequest:
 
     __slots__ = (
         "_has_streamed",
+        "_is_sent",
         "_sent_at",
         "_started",
         "_worked",
@@ -78,6 +80,7 @@ class PendingRequest:
         self._started = time.perf_counter()
         self._worked = 0.0
         self._sent_at: float | None = None  # None while the request is not sent
+        self._is_sent = False  # whether the last try has been sent
         self._has_streamed = False
         call.pending = self
 
@@ -92,11 +95,14 @@ class PendingRequest:
 
     @property
     def is_sent(self) -> bool:
-        """Whether the request has been sent at least once."""
-        return self._sent_at is not None or self._worked > 0
+        """Whether the last try of the request has been sent."""
+        return self._is_sent
 
     def reply_so_far(self) -> LMReply:
-        return LMReply("", waited=self.times()[1], first_token=self.first_token, request_id=self.request_id)
+        """The times and ids as far as they are known, and what earlier tries cost."""
+        usage = Usage(calls=1) if self.billed is None else Usage(calls=1) + self.billed
+        waited = self.times()[1]
+        return LMReply("", usage=usage, waited=waited, first_token=self.first_token, request_id=self.request_id)
 
     def note_facts(self, error: ModelError) -> None:
         """Set on the error of the call its times, and the id of its request."""
@@ -131,6 +137,7 @@ class PendingRequest:
         if self.engine.profile is not self.adaptation.profile:
             self.engine.fit(self.adaptation.profile)
         self._sent_at = sent_at = time.perf_counter()
+        self._is_sent = True
         try:
             if self.streams or self.adaptation.needs_stream:
                 return await self._stream(request, settings)
@@ -175,9 +182,17 @@ class PendingRequest:
         if error.usage is not None:
             usage = replace(error.usage, calls=0, retries=0)  # the call and its retries are counted in another place
             self.billed = usage if self.billed is None else self.billed + usage
-        if self.call.reservations:
-            self.call.reservations.append(await current_scope().reserve(self.call.reservations[0].cost))
+        if self.call.reservation is not None:
+            await self._reserve_again(self.call.reservation, error)
         self.first_token = None
+
+    async def _reserve_again(self, reservation: Reservation, error: ModelError) -> None:
+        """Count what the try cost that has failed with this error, and reserve the next one."""
+        usage = error.usage
+        if usage is None and not isinstance(error, ModelTimeout):
+            usage = Usage()  # the provider has refused the request, and sends no bill
+        self._is_sent = False
+        await current_scope().reserve_again(reservation, usage)
 
     def _note_response(self, request_id: str | None) -> None:
         self.request_id = request_id

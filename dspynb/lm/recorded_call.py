@@ -165,9 +165,10 @@ class RecordedCall(ModelCall):
         """What is known of a call without a reply, from its error. Its usage is the one that the error reports, else
         one call and its retries; zero if no model replied, or if the request was refused without a bill."""
         reasoning = getattr(error, "reasoning", None) or self._streamed_thinking()
-        if isinstance(error, asyncio.CancelledError):
+        if isinstance(error, asyncio.CancelledError | Halted):
             sent = None if self.sent == self.requested() else self.sent
-            reply = LMReply("") if self.pending is None else self.pending.reply_so_far()
+            usage = Usage(calls=0 if isinstance(error, Halted) else 1)
+            reply = LMReply("", usage=usage) if self.pending is None else self.pending.reply_so_far()
             return replace(reply, sent=sent, reasoning=reasoning)
         if not isinstance(error, ModelError):
             return LMReply("", usage=Usage())

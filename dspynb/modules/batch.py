@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +44,14 @@ class BatchWork:
 
     def partial(self) -> list[Row]:
         """The results so far, with a RunStopped or BudgetExhausted for each unfinished row."""
-        error_type = BudgetExhausted if self.pool.budget_error else RunStopped
+        error: BudgetExhausted | RunStopped = RunStopped("the run ended before this row had a result")
+        budget_error = self.pool.budget_error
+        if budget_error is not None:
+            error = BudgetExhausted(f"the run ended before this row had a result: {budget_error}")
         results: list[Row] = []
         for result in self.results:
             if result is None:
-                results.append(error_type("the run ended before this row had a result"))
+                results.append(copy.copy(error))
             else:
                 results.append(result)
         return results

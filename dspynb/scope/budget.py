@@ -152,11 +152,11 @@ class Meter:
     """Counts what is spent of a budget. Thread-safe."""
 
     covers = False
-    step = None
+    step: OpenStep | None = None
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self.ledger = _ledger_of(budget)
+        self.ledger: Ledger | None = _ledger_of(budget)
         self.estimated = 0  # how many of the tokens are estimated, since no provider reported them
         self._lock = threading.Lock()
         self._calls = 0
@@ -293,26 +293,50 @@ class Meter:
                 UsageUnknownWarning,
             )
 
-    def presume(self, reservation: Reservation) -> None:
-        """Count what a request may have cost that was stopped."""
+    def bill(self, reservation: Reservation, usage: Usage | None, estimate: int = 0) -> None:
+        """Count what a try of a request cost that is tried once more; what it may have cost if nobody knows (None).
+        ``usage`` is a part of the usage that ``add`` gets for the whole call, and is counted in ``spent`` there."""
         if self.ledger is None:
             return
+        if usage is None:
+            self.presume(reservation)
+        else:
+            self.ledger.bill(reservation, self._amounts(self.ledger, usage, estimate, reservation))
+
+    def presume(self, reservation: Reservation) -> Amounts:
+        """Count what a request may have cost whose cost nobody knows, since it was stopped, and return it."""
+        if self.ledger is None:
+            return NOTHING
         amounts = self.ledger.presume(reservation)
         with self._lock:
             self.estimated += int(amounts.tokens)
             self._tokens += int(amounts.tokens)
             if self._usd is not None:
                 self._usd += amounts.usd
+        return amounts
+
+    @staticmethod
+    def _amounts(ledger: Ledger, usage: Usage, estimate: int, reservation: Reservation | None) -> Amounts:
+        """The tokens and USD of a call. Where the USD are unknown, they are those that were reserved, if the model has a
+        price; else 0, and its next call is refused."""
+        usd = usage.usd
+        if usd is None:
+            is_priced = reservation is not None and reservation.cost.has_price
+            usd = reservation.amounts.get(ledger, NOTHING).usd if reservation is not None and is_priced else 0.0
+        return Amounts((usage.tokens or 0) + estimate, usd)
 
     def _settle(self, ledger: Ledger, usage: Usage, estimate: int, reservation: Reservation | None) -> None:
-        """Count the tokens and USD of a call; what was reserved for it where they are unknown."""
-        reserved = NOTHING if reservation is None else reservation.amounts.get(ledger, NOTHING)
-        usd = reserved.usd if usage.usd is None else usage.usd
-        actual = Amounts((usage.tokens or 0) + estimate, usd)
+        """Count the tokens and USD of a call, without those of its earlier tries, which are counted already."""
+        actual = self._amounts(ledger, usage, estimate, reservation)
+        if usage.usd is None and reservation is not None:
+            ledger.note_without_price(reservation.cost.model)
         if reservation is None:
             ledger.spend(actual)
-        else:
-            ledger.settle(reservation, actual, Amounts(usage.completion_tokens or 0, usd))
+            return
+        billed = reservation.billed.pop(ledger, NOTHING)
+        actual = actual.plus(billed, -1)
+        reply = (usage.completion_tokens or 0) if billed is NOTHING else 0
+        ledger.settle(reservation, actual, Amounts(reply, actual.usd) if reply else None)
 
     def available(self) -> float:
         """The number of calls that are left; infinite without a limit."""
@@ -329,14 +353,14 @@ class Allowance:
     """Calls that were taken for one step in advance. Calls that the step does not use go back when it is closed."""
 
     covers = True  # the meters above were charged when the allowance was created
-    ledger = None
+    ledger: Ledger | None = None
 
     def __init__(self, scope: Scope, calls: int, step: OpenStep | None = None) -> None:
         """``step``: the step, in budgets of tokens or USD."""
         self._scope = scope
         self._lock = threading.Lock()
         self.left = calls
-        self.step = step
+        self.step: OpenStep | None = step
         self._ledgers: list[Ledger] = []
         if step is not None:
             self._ledgers = scope.ledgers()
@@ -364,6 +388,9 @@ class Allowance:
     def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None:
         """Do nothing: the meters above count the usage."""
 
+    def bill(self, reservation: Reservation, usage: Usage | None, estimate: int = 0) -> None:
+        """Do nothing: the meters above count it."""
+
     def presume(self, reservation: Reservation) -> None:
         """Do nothing: the meters above count it."""
 
@@ -390,8 +417,8 @@ class Free:
     """Funds of work that costs nothing: the budgets above it are neither checked nor charged."""
 
     covers = True
-    ledger = None
-    step = None
+    ledger: Ledger | None = None
+    step: OpenStep | None = None
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
         """Do nothing: the work is free."""
@@ -400,6 +427,9 @@ class Free:
         """Do nothing: no call was taken."""
 
     def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None:
+        """Do nothing: the work is free."""
+
+    def bill(self, reservation: Reservation, usage: Usage | None, estimate: int = 0) -> None:
         """Do nothing: the work is free."""
 
     def presume(self, reservation: Reservation) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 from dspynb.dataclass_init import fast_init
 from dspynb.errors import BudgetExhausted, ScopeClosedWarning
 from dspynb.scope.call_context import NO_CONTEXT, NO_SETTINGS, CallContext, Settings
-from dspynb.scope.ledger import Cost, Ledger, OpenStep, Reservation, next_place, reserve
+from dspynb.scope.ledger import RESERVATION, Cost, Ledger, OpenStep, Reservation, next_place, reserve
 
 if TYPE_CHECKING:
     from dspynb.data import Usage
@@ -80,7 +80,9 @@ class Funds(Protocol):
 
     def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None: ...
 
-    def presume(self, reservation: Reservation) -> None: ...
+    def bill(self, reservation: Reservation, usage: Usage | None, estimate: int = 0) -> None: ...
+
+    def presume(self, reservation: Reservation) -> object: ...
 
     def available(self) -> float: ...
 
@@ -350,9 +352,18 @@ class Scope:
         must. Raises BudgetExhausted."""
         ledgers = self.ledgers()
         steps = self.steps()
-        reservation = Reservation(next_place(steps), cost, steps)
+        reservation = Reservation(next_place(steps), cost, steps, RESERVATION.get())
         await reserve(ledgers, reservation)
         return reservation
+
+    async def reserve_again(self, reservation: Reservation, usage: Usage | None, estimate: int = 0) -> None:
+        """Count what a try of a request cost, and reserve the next try. ``usage``: None if nobody knows what it cost.
+        ``estimate``: the tokens to count where the usage has none. Raises BudgetExhausted."""
+        for layer in self.open_layers():
+            if layer.funds is not None:
+                layer.funds.bill(reservation, usage, estimate)
+        reservation.cancel()  # in ledgers whose block has ended meanwhile
+        await reserve(self.ledgers(), reservation)
 
     def settle(self, usage: Usage, *, cached: bool, estimate: int = 0, reservation: Reservation | None = None) -> None:
         """Count the cost of a call that has ended, or give the call back if a cache answered it. ``estimate``: the

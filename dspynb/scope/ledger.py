@@ -16,6 +16,7 @@ import sys
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from dspynb.errors import BudgetExhausted
 
 __all__ = [
     "NOTHING",
+    "RESERVATION",
     "UNLIMITED",
     "Amounts",
     "Cost",
@@ -90,7 +92,8 @@ class Cost(NamedTuple):
     ``model``: the name of the model. ``prompt``: the largest number of tokens of the prompt. ``reply``: the largest
     number of tokens of the reply. ``is_bound``: whether no reply can be longer; else ``reply`` is an estimate until
     replies of the model have arrived. ``prompt_usd``, ``reply_usd``: the price of a token; None if it is unknown.
-    ``call_usd``: the price of the request itself.
+    ``call_usd``: the price of the request itself. ``may_report_usd``: whether the model may report its cost with the
+    reply, where its price is unknown.
     """
 
     model: str
@@ -100,25 +103,46 @@ class Cost(NamedTuple):
     prompt_usd: float | None = None
     reply_usd: float | None = None
     call_usd: float = 0.0
+    may_report_usd: bool = True
+
+    @property
+    def has_price(self) -> bool:
+        """Whether the price of a token is known."""
+        return self.prompt_usd is not None and self.reply_usd is not None
 
     def amounts(self, reply: float, usd: float) -> Amounts:
         """The cost with a reply of this length. ``usd``: the cost in USD if the price of a token is unknown."""
-        if self.prompt_usd is not None and self.reply_usd is not None:
+        if self.prompt_usd is not None and self.reply_usd is not None:  # has_price, which mypy does not follow
             usd = self.call_usd + self.prompt * self.prompt_usd + (reply * self.reply_usd if self.reply_usd else 0.0)
         return Amounts(self.prompt + reply, usd)
 
 
 @dataclass(eq=False, slots=True)
 class Reservation:
-    """What one request may cost, and its place. ``steps``: the steps around it. ``amounts``: what each ledger has
-    reserved for it."""
+    """What one request may cost, and its place.
+
+    ``steps``: the steps around it. ``outer``: the reservation of the request inside which this one is made, such as by
+    a model that calls other models. ``amounts``: what each ledger has reserved for it. ``billed``: what each ledger has
+    counted for earlier tries of the request.
+    """
 
     place: Place
     cost: Cost
     steps: Sequence[OpenStep] = ()
+    outer: Reservation | None = None
     amounts: dict[Ledger, Amounts] = field(default_factory=dict)
+    billed: dict[Ledger, Amounts] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    def is_inside(self, ledger: Ledger) -> bool:
+        """Whether it is made inside a request for which the ledger has reserved something."""
+        outer = self.outer
+        while outer is not None:
+            if ledger in outer.amounts:
+                return True
+            outer = outer.outer
+        return False
 
     def cancel(self) -> None:
         """Give back what is still reserved."""
@@ -132,6 +156,9 @@ class Reservation:
         except RuntimeError:  # its loop is closed
             return
 
+
+RESERVATION: ContextVar[Reservation | None] = ContextVar("dspynb_reservation", default=None)
+"""The reservation of the request that is being made."""
 
 _place = attrgetter("place")
 _FEW = 5
@@ -181,6 +208,7 @@ class Ledger:
         self._calls: dict[OpenStep, int] = {}  # about how many requests each open step may still send
         self._calls_left = 0  # the sum of them
         self._waiting: list[Reservation] = []
+        self._without_price: set[str] = set()  # models that have no price and did not report the cost of a reply
         self._cut: Place | None = None  # the place of the first request that was refused
         self._lock = threading.RLock()
 
@@ -247,6 +275,12 @@ class Ledger:
         if request in self._waiting:
             self._waiting.remove(request)
 
+    def note_without_price(self, model: str) -> None:
+        """Note that the cost of a reply is unknown. A limit of USD then admits no further request of the model, unless
+        it has a price."""
+        with self._lock:
+            self._without_price.add(model)
+
     def settle(self, request: Reservation, actual: Amounts, reply: Amounts | None = None) -> None:
         """Replace the reservation of a request that has ended by what it cost. ``reply``: the tokens of its reply, and
         its cost in USD; None without a reply."""
@@ -261,10 +295,18 @@ class Ledger:
                 self._replies.setdefault(request.cost.model, _Replies()).add(request.place, reply)
             self.spend(actual)
 
-    def presume(self, request: Reservation) -> Amounts:
-        """Count what a request may have cost whose reply nobody has read, and return it. Of a reply without a limit,
-        the longest one so far counts."""
+    def bill(self, request: Reservation, actual: Amounts) -> None:
+        """Count what a try of a request cost that is tried once more. The next try is reserved anew."""
         with self._lock:
+            self.settle(request, actual)
+            request.billed[self] = request.billed.get(self, NOTHING).plus(actual)
+
+    def presume(self, request: Reservation) -> Amounts:
+        """Count what a request may have cost whose reply nobody has read, and return it; nothing if nothing is reserved
+        for it now. Of a reply without a limit, the longest one so far counts."""
+        with self._lock:
+            if self not in request.amounts:
+                return NOTHING
             cost = request.cost
             replies = self._replies.get(cost.model)
             most = None if replies is None else replies.most()
@@ -283,28 +325,44 @@ class Ledger:
     def _admitted(self, request: Reservation) -> Amounts | None:
         """What to reserve for a request that may be sent now; None if it must wait. Raises BudgetExhausted."""
         place = request.place
+        cost = request.cost
         if self._cut is not None and place > self._cut:
             raise self.refusal()
+        if self.limit.usd < math.inf and not cost.has_price:
+            self._check_price(cost, place)
         if self._waiting and self._waiting[0].place < place:
             return None
         used = self.spent.plus(self.reserved)
-        amounts = self._estimate(request.cost)
+        amounts = self._estimate(cost)
         total = used.plus(amounts)
         largest = self._largest.largest(amounts)
         if total.plus(largest, self._calls_left).within(self.limit):  # far from the limit, as nearly always
             return amounts
-        amounts = self._estimate(request.cost, place)
+        amounts = self._estimate(cost, place)
         total = used.plus(amounts)
         if total.within(self.limit):
             largest = self._largest.largest(amounts)
             is_covered = total.plus(largest, self._calls_before(place)).within(self.limit)
             return amounts if is_covered else None
-        if self._under_way:
+        if self._under_way and not request.is_inside(self):  # that request does not end before this one
             return None
-        if self._may_exceed(request.cost):
+        if self._may_exceed(cost):
             return None if self._calls_before(place) else self._rest()
+        self._refuse_after(place)
+        raise self.refusal(amounts if amounts.within(_FINITE) else cost.amounts(0, 0.0))
+
+    def _refuse_after(self, place: Place) -> None:
         self._cut = place if self._cut is None else min(self._cut, place)
-        raise self.refusal(amounts)
+
+    def _check_price(self, cost: Cost, place: Place) -> None:
+        """Raise BudgetExhausted if the cost of a request in USD is neither known nor going to be reported."""
+        if cost.may_report_usd and cost.model not in self._without_price:
+            return
+        self._refuse_after(place)
+        raise BudgetExhausted(
+            f"a budget of {self.limit.usd:g} USD needs the price of {cost.model}, which is unknown: give the model "
+            'price={"input": …, "output": …} in USD per million tokens, or give a budget of calls= or tokens='
+        )
 
     def _estimate(self, cost: Cost, before: Place | None = None) -> Amounts:
         """What a request may cost. ``before``: counts replies at earlier places only."""
@@ -320,7 +378,7 @@ class Ledger:
 
     def _may_exceed(self, cost: Cost) -> bool:
         """Whether a request may be sent alone although its cost is not covered: its reply has no limit, or no price."""
-        is_estimate = not cost.is_bound or (cost.prompt_usd is None and self.limit.usd < math.inf)
+        is_estimate = not cost.is_bound or (not cost.has_price and self.limit.usd < math.inf)
         return is_estimate and not self.is_spent and self.spent.plus(cost.amounts(0, 0.0)).within(self.limit)
 
     def _rest(self) -> Amounts:

@@ -19,7 +19,6 @@ from tests.helpers import chat
 from tests.lm.server import Server, reply
 
 MAP = "model_prices_and_context_window_backup.json"
-OVERSPENT = "part 6: calls under way are not reserved, so all of them are made before the first one counts"
 ROWS = [{"question": f"{i}?", "answer": "Paris"} for i in range(200)]
 needs_the_map = pytest.mark.skipif(importlib.util.find_spec("litellm") is None, reason="the price map is litellm's")
 
@@ -73,7 +72,6 @@ WORK = pytest.mark.parametrize("work", [evaluated, batched, gathered])
 
 @needs_the_map
 @WORK
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=OVERSPENT)
 def test_a_budget_in_usd_of_half_a_dollar_pays_five_calls_of_ten_cents(work):
     entry = prices("gpt-4.1-mini")
     most = 62_000  # completion tokens, which the call may have: what it can cost at most is known before it is sent
@@ -85,7 +83,6 @@ def test_a_budget_in_usd_of_half_a_dollar_pays_five_calls_of_ten_cents(work):
 
 
 @WORK
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=OVERSPENT)
 def test_a_budget_in_usd_is_not_exceeded_where_a_model_tells_its_price_with_the_reply(work):
     async def answer(request):
         await asyncio.sleep(0.1)
@@ -99,14 +96,12 @@ def test_a_budget_in_usd_is_not_exceeded_where_a_model_tells_its_price_with_the_
 
 
 @WORK
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=OVERSPENT)
 def test_a_budget_of_five_thousand_tokens_is_not_exceeded(work):
     with Server(slowly(billed(200, 800))) as server, dn.Budget(tokens=5000) as meter:
         work(question(model(server, max_tokens=800)))
     assert 4000 <= meter.spent["tokens"] <= 5000
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=OVERSPENT)
 def test_the_budget_of_an_evaluation_in_tokens_is_not_exceeded():
     with Server(slowly(billed(200, 800))) as server:
         judge = dn.Evaluate(dn.metrics.exact_match(), concurrency=64, budget=dn.Budget(tokens=5000))
@@ -115,7 +110,6 @@ def test_the_budget_of_an_evaluation_in_tokens_is_not_exceeded():
     assert 1 <= len(done) <= 5
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=OVERSPENT)
 def test_concurrent_attempts_do_not_exceed_a_budget_in_tokens():
     with Server(slowly(billed(200, 800, chat(answer="Lyon")))) as server, dn.Budget(tokens=5000) as meter:
         program = question(model(server, max_tokens=800))
@@ -125,7 +119,6 @@ def test_concurrent_attempts_do_not_exceed_a_budget_in_tokens():
     assert 1000 <= meter.spent["tokens"] <= 5000
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=OVERSPENT)
 def test_the_budget_of_an_optimizer_in_tokens_is_not_exceeded():
     def served(body, number):
         text = json.dumps(body["messages"])
@@ -151,8 +144,6 @@ def test_a_budget_of_calls_is_not_exceeded(work, limit):
 
 # ── replies that are billed and cannot be used ────────────────────────────────────────────────────────────────────────
 
-UNUSABLE = "part 6: replies that are billed and cannot be used count nothing"
-
 
 def filtered():
     body = billed(4000, 100, "")
@@ -167,7 +158,6 @@ BILLED = {
 }
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=UNUSABLE)
 @pytest.mark.parametrize("what", ["empty", "no choices"])
 def test_fifteen_billed_replies_that_cannot_be_used_are_counted(monkeypatch, what):
     without_waiting(monkeypatch)
@@ -196,7 +186,6 @@ def test_the_tables_of_a_run_count_billed_replies_that_cannot_be_used(what):
     assert run.calls["tokens"].tolist() == [4100] * 3
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=UNUSABLE)
 def test_a_budget_in_tokens_ends_the_tries_that_bring_no_usable_reply(monkeypatch):
     without_waiting(monkeypatch)
     with Server(lambda body, number: BILLED["empty"]()) as server, dn.Budget(tokens=10_000):
@@ -204,7 +193,6 @@ def test_a_budget_in_tokens_ends_the_tries_that_bring_no_usable_reply(monkeypatc
     assert 1 <= len(server.bodies) <= 3
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=UNUSABLE)
 def test_a_reply_after_unusable_ones_costs_as_much_as_all_of_them(monkeypatch):
     without_waiting(monkeypatch)
     with Server(lambda body, number: BILLED["empty"]() if number < 4 else billed(4000, 100)) as server:
@@ -225,11 +213,6 @@ def batched_one_by_one(program):
     return dn.run_sync(lambda: program.batch(ROWS[:5], concurrency=1))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="part 6: with unknown prices a budget in USD ends after one call, silently",
-)
 @pytest.mark.parametrize("work", [evaluated_one_by_one, batched_one_by_one])
 def test_a_budget_in_usd_with_unknown_prices_is_refused_before_anything_is_sent_or_gives_a_warning(work, caplog):
     said, answered = [], 0

@@ -151,10 +151,10 @@ def test_nested_budgets_both_apply():
 def test_calls_that_the_cache_answers_cost_nothing(tmp_path, monkeypatch):
     class Cached:
         async def complete(self, request):
-            return dn.LMReply(chat(sentence="s"), cached=True, usage=dn.Usage(prompt_tokens=50))
+            return dn.LMReply(chat(sentence="s"), cached=True, usage=dn.Usage(prompt_tokens=500))
 
     async def main():
-        with dn.Budget(calls=1, tokens=10) as meter:
+        with dn.Budget(calls=1, tokens=600) as meter:
             for _ in range(5):
                 await dn.Predict(Caption, lm=Cached())(subject="x")
         return meter
@@ -200,13 +200,13 @@ def test_a_failed_call_is_a_call():
 @pytest.mark.parametrize(
     ("budget", "says"),
     [
-        (dn.Budget(tokens=25), "25 tokens is spent .30."),
+        (dn.Budget(tokens=1000), "1000 tokens is spent: 600 are used, and the next call may need 5"),
         (dn.Budget(usd=0.5), "0.5 USD is spent"),
         (dn.Budget(seconds=1e-9), "seconds is over"),
     ],
 )
 def test_what_is_known_afterwards_stops_the_next_call(budget, says):
-    lm = Counting(tokens=10, usd=0.2)
+    lm = Counting(tokens=300, usd=0.2)
 
     async def main():
         with budget:
@@ -225,7 +225,9 @@ def test_a_budget_in_usd_raises_without_a_price():
             assert meter.spent["usd"] is None
             await dn.Predict(Caption, lm=Counting(usd=None))(subject="x")
 
-    with pytest.raises(BudgetExhausted, match="price of a call is unknown.*give calls= or tokens="):
+    with pytest.raises(
+        BudgetExhausted, match="needs the price of counting, which is unknown.*or give a budget of calls= or tokens="
+    ):
         run(main())
 
 

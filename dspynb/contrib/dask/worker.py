@@ -30,6 +30,7 @@ from dspynb.running.reader import RunReader
 from dspynb.running.user_code import guarded
 from dspynb.scope.budget import Budget, Meter
 from dspynb.scope.core import Layer
+from dspynb.scope.ledger import Ledger, OpenStep, Reservation
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -218,10 +219,11 @@ class GrantFunds:
     """The Grant of a job as the funds of its scope. When it is used up, the coordinator is asked for each call.
 
     ``remaining`` and ``used`` have two numbers: calls and metric calls. ``remaining`` is what is unused of a limited
-    grant; ``used`` counts where the grant sets no limit.
+    grant; ``used`` counts where the grant sets no limit. Tokens and USD are reserved from what the grant has of them.
     """
 
     covers = True
+    step: OpenStep | None = None
 
     def __init__(self, grant: Grant, ask: Ask) -> None:
         self._ask = ask
@@ -232,6 +234,7 @@ class GrantFunds:
         self.usage = Usage()
         self.estimate = 0
         self._meter = _meter_of(grant)
+        self.ledger: Ledger | None = None if self._meter is None else self._meter.ledger
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
         """Take calls from the grant, or from the budget of the coordinator. Raises BudgetExhausted."""
@@ -267,15 +270,34 @@ class GrantFunds:
         with self._lock:
             self._count((calls, metric_calls), -1)
 
-    def add(self, usage: Usage, estimate: int = 0) -> None:
-        """Count what a call cost. ``estimate``: its tokens, where the usage does not have them."""
+    def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None:
+        """Count what a call cost. ``estimate``: its tokens, where the usage does not have them. ``reservation``: what
+        was reserved for it."""
         if usage.tokens is None:
             usage = replace(usage, prompt_tokens=0, completion_tokens=0)
         with self._lock:
             self.usage += usage
             self.estimate += estimate
         if self._meter is not None:
-            self._meter.add(usage, estimate)
+            self._meter.add(usage, estimate, reservation)
+
+    def bill(self, reservation: Reservation, usage: Usage | None, estimate: int = 0) -> None:
+        """Count what a try of a request cost that is tried once more; see ``Meter.bill``."""
+        if self._meter is None:
+            return
+        if usage is None:
+            self.presume(reservation)
+        else:
+            self._meter.bill(reservation, usage, estimate)
+
+    def presume(self, reservation: Reservation) -> None:
+        """Count what a request may have cost that was stopped."""
+        if self._meter is None:
+            return
+        amounts = self._meter.presume(reservation)
+        with self._lock:
+            self.estimate += int(amounts.tokens)
+            self.usage += Usage(usd=amounts.usd)
 
     def available(self) -> float:
         """The number of calls that can be taken, as far as this process knows."""

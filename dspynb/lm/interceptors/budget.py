@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from dspynb.data import Usage
-from dspynb.errors import ContextTooLong, ModelError, ModelTimeout, UnsupportedParameter
+from dspynb.errors import ContextTooLong, Halted, ModelError, ModelTimeout, UnsupportedParameter
 from dspynb.lm.cost_bounds import largest_cost
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply
 from dspynb.scope.budget import missing_tokens
 from dspynb.scope.call_context import Place
+from dspynb.scope.ledger import RESERVATION, Reservation
 
 __all__ = ["BUDGET", "FREE_REFUSALS", "BudgetInterceptor", "is_free_refusal"]
 
@@ -38,18 +40,19 @@ class BudgetInterceptor:
         if scope.funded:
             await _reserve(call)
         try:
-            reply = await scope.in_flight(proceed(call))
+            sending = proceed(call)
+            if call.reservation is not None:
+                sending = _inside(call.reservation, sending)
+            reply = await scope.in_flight(sending)
         except ModelError as error:
             if is_free_refusal(error):
                 scope.give_back(1)
-            elif error.usage is not None and scope.funded:
-                reply_text = f"{getattr(error, 'text', '')}{getattr(error, 'reasoning', None) or ''}"
-                _settle(call, error.usage, reply_text, cached=error.cached)
-            elif isinstance(error, ModelTimeout):
-                _presume(call)
+            elif scope.funded:
+                _count_failed(call, error)
             raise
-        except asyncio.CancelledError:
-            _presume(call)
+        except (asyncio.CancelledError, Halted):
+            if scope.funded:
+                _count_stopped(call)
             raise
         else:
             if scope.funded:
@@ -57,8 +60,8 @@ class BudgetInterceptor:
                 _settle(call, reply.usage, reply_text, cached=reply.cached)
             return reply
         finally:
-            for reservation in call.reservations:
-                reservation.cancel()
+            if call.reservation is not None:
+                call.reservation.cancel()
 
 
 async def _reserve(call: ModelCall) -> None:
@@ -67,23 +70,44 @@ async def _reserve(call: ModelCall) -> None:
     if not scope.ledgers():
         return
     try:
-        call.reservations.append(await scope.in_flight(scope.reserve(largest_cost(call))))
+        call.reservation = await scope.in_flight(scope.reserve(largest_cost(call)))
     except BaseException:
         scope.give_back(1)
         call.admitted = False
         raise
 
 
-def _presume(call: ModelCall) -> None:
-    """Count what a request may have cost that was sent, and whose reply nobody has read: the provider bills it."""
-    if call.reservations and (call.pending is None or call.pending.is_sent):
-        call.scope.presume(call.reservations[0])
+async def _inside(reservation: Reservation, reply: Awaitable[LMReply]) -> LMReply:
+    """Await a reply. Requests that a model of one's own makes meanwhile are made inside this one."""
+    token = RESERVATION.set(reservation)
+    try:
+        return await reply
+    finally:
+        RESERVATION.reset(token)
+
+
+def _count_failed(call: ModelCall, error: ModelError) -> None:
+    """Count what a call cost that has failed; what it may have cost if it timed out."""
+    if isinstance(error, ModelTimeout) and call.reservation is not None:
+        call.scope.presume(call.reservation)
+    if error.usage is not None:
+        reply_text = f"{getattr(error, 'text', '')}{getattr(error, 'reasoning', None) or ''}"
+        _settle(call, error.usage, reply_text, cached=error.cached)
+
+
+def _count_stopped(call: ModelCall) -> None:
+    """Count what a request may have cost whose reply nobody has read, if it was sent, since the provider bills it; and
+    what its earlier tries cost."""
+    pending = call.pending
+    if call.reservation is not None and (pending is None or pending.is_sent):
+        call.scope.presume(call.reservation)
+    if pending is not None and pending.billed is not None:
+        _settle(call, pending.billed, "", cached=False)
 
 
 def _settle(call: ModelCall, usage: Usage, reply_text: str, *, cached: bool) -> None:
-    reservation = call.reservations[0] if call.reservations else None
     estimate = 0 if cached else missing_tokens(usage, call.request.messages, reply_text)
-    call.scope.settle(usage, cached=cached, estimate=estimate, reservation=reservation)
+    call.scope.settle(usage, cached=cached, estimate=estimate, reservation=call.reservation)
 
 
 BUDGET = BudgetInterceptor()

@@ -14,6 +14,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Protocol
 
+from dspynb.data import Usage
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, PieceCallback, sent_settings
 from dspynb.running.streamed_calls import StreamedCall
 from dspynb.scope.call_context import Place
@@ -24,11 +25,13 @@ __all__ = ["Interceptor", "Links", "ModelCall", "Pending", "Proceed", "chain", "
 
 
 class Pending(Protocol):
-    """A request that is waiting or being sent."""
+    """A request that is waiting or being sent. ``billed``: what its tries cost so far that failed; None if nothing."""
+
+    billed: Usage | None
 
     @property
     def is_sent(self) -> bool:
-        """Whether the request has been sent at least once."""
+        """Whether the last try of the request has been sent."""
 
     def reply_so_far(self) -> LMReply:
         """The times and the ids of the call as they are known now, as those of a reply without a text."""
@@ -46,8 +49,8 @@ class ModelCall:
     adapted to the model; else None. ``progress``: the part of a streamed reply that views show; None for a call that is
     not streamed. ``pending``: what is known of the call while it is sent; None before, and for models other than
     ``LM``. ``admitted``: whether the runs and budgets around the call have admitted it.
-    ``streamed``: whether the listener has received the text of the reply. ``reservations``: what budgets of tokens and
-    USD have reserved for the call and each of its retries.
+    ``streamed``: whether the listener has received the text of the reply. ``reservation``: what budgets of tokens and
+    USD have reserved for the call; None where none are in force.
     """
 
     lm: LMProtocol
@@ -63,7 +66,7 @@ class ModelCall:
     pending: Pending | None = None
     admitted: bool = False
     streamed: bool = False
-    reservations: list[Reservation] = field(default_factory=list)
+    reservation: Reservation | None = None
 
     @property
     def model(self) -> str:

@@ -27,6 +27,7 @@ from dspynb.scope.settings import setting
 
 __all__ = [
     "PRICES_VARIABLE",
+    "REPORTING_PROVIDERS",
     "HighestPrices",
     "ListedPrice",
     "cost",
@@ -40,6 +41,8 @@ __all__ = [
 _FILE = "model_prices_and_context_window_backup.json"
 PRICES_VARIABLE = "DSPYNB_PRICES"
 """The environment variable with the path of a price file, for programs that do not set ``prices``."""
+REPORTING_PROVIDERS = frozenset({"deepinfra", "litellm_proxy", "openrouter", "perplexity", "xai"})
+"""Providers that report the cost of a reply with it."""
 _SEARCHES_ALWAYS = re.compile(r"search|sonar", re.IGNORECASE)
 """Names of models that search the web for each request."""
 
@@ -187,15 +190,22 @@ def cost(model: str, prompt: int, completion: int, cached: int, own: Price | Non
 
 
 def highest_prices(
-    model: str, prompt: int | None = None, own: Price | None = None, service_tier: str | None = None
+    model: str,
+    prompt: int | None = None,
+    own: Price | None = None,
+    service_tier: str | None = None,
+    *,
+    has_media: bool = False,
+    lasting_cache: bool = False,
 ) -> HighestPrices | None:
     """The highest prices that may apply to a call of ``provider/model``; None if they are unknown.
 
     Reasoning, tokens that the provider adds to its cache, long prompts and web searches have prices of their own at
     some providers. ``prompt``: the largest number of tokens of the prompt; None for any. ``service_tier``: the one that
-    the request names.
+    the request names. ``has_media``, ``lasting_cache``: see ``highest``.
     """
-    prices = highest(price_of(model, own).price, prompt, service_tier)
+    price = price_of(model, own).price
+    prices = highest(price, prompt, service_tier, has_media=has_media, lasting_cache=lasting_cache)
     searches = (map_entry(model) or {}).get("search_context_cost_per_query")
     if prices is None or not isinstance(searches, Mapping) or not _SEARCHES_ALWAYS.search(model):
         return prices
