@@ -153,7 +153,9 @@ def _blocks_of_calls(calls: list[PredictorCalled]) -> Iterator[Block]:
         if call.error is not None:
             facts = "" if call.reply else _facts(call)
             yield make_block("error", name, f"{name} · error{facts}", call.error)
-        yield make_block("record", name, f"{name} · request", _record_text(call))
+        record = _record_text(call)
+        if record:
+            yield make_block("record", name, f"{name} · request", record)
     if len(calls) > _MOST_CALLS:
         yield make_block("reply", "", f"{len(calls) - _MOST_CALLS:,} more calls are in run.calls", "")
 
@@ -166,7 +168,7 @@ def _reasoning_facts(call: PredictorCalled) -> str:
 def _record_text(call: PredictorCalled) -> str:
     """What else is on record of a call, one line each: its settings, tools and schema, its end, its times, its ids."""
     sent = call.requested if call.sent is None else call.sent
-    lines = [f"settings: {_plain_text(sent)}"]
+    lines = [f"settings: {_plain_text(sent)}"] if sent else []
     if call.sent is not None and call.sent != call.requested:
         lines.append(f"settings as requested: {_plain_text(call.requested)}")
     if call.tools:

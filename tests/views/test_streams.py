@@ -131,7 +131,7 @@ def test_the_thinking_in_a_text_is_shown_while_it_is_written():
         await ended(run)
         await until(lambda: not line_of(front))
         shown = ViewModel(run.record).detail(key)
-        assert kinds(shown) == ["sent", "sent", "reasoning", "reply"]
+        assert kinds(shown) == ["sent", "sent", "reasoning", "reply", "record"]
         assert shown["blocks"][2]["text"] == "The sea is wide. And blue."
 
     asyncio.run(main())
@@ -220,7 +220,7 @@ def test_the_thinking_of_a_call_that_does_not_end_is_recorded(end):
         assert dn.history(1)[0] is call
         assert run.calls.reasoning.tolist() == ["The sea is wide."]
         key = next(iter(front.rows))
-        assert kinds(ViewModel(run.record).detail(key)) == ["sent", "sent", "reasoning", "error"]
+        assert kinds(ViewModel(run.record).detail(key)) == ["sent", "sent", "reasoning", "error", "record"]
 
     asyncio.run(main())
 
@@ -568,6 +568,6 @@ def test_the_run_file_has_the_final_record_only(tmp_path):
     reopened = dn.open_run(next(tmp_path.glob("*.jsonl")))
     key = str(next(iter(run.record.attempts)))
     assert ViewModel(reopened.record).detail(key) == ViewModel(run.record).detail(key)
-    assert kinds(ViewModel(reopened.record).detail(key)) == ["sent", "sent", "reasoning", "reply"]
+    assert kinds(ViewModel(reopened.record).detail(key)) == ["sent", "sent", "reasoning", "reply", "record"]
     assert not RunRecord(run.record.events).streams.pending
     assert "word 299" in reopened._repr_html_()
