@@ -167,8 +167,7 @@ class RecordedCall(ModelCall):
         reasoning = getattr(error, "reasoning", None) or self._streamed_thinking()
         if isinstance(error, asyncio.CancelledError | Halted):
             sent = None if self.sent == self.requested() else self.sent
-            usage = Usage(calls=0 if isinstance(error, Halted) else 1)
-            reply = LMReply("", usage=usage) if self.pending is None else self.pending.reply_so_far()
+            reply = LMReply("") if self.pending is None else self.pending.reply_so_far()
             return replace(reply, sent=sent, reasoning=reasoning)
         if not isinstance(error, ModelError):
             return LMReply("", usage=Usage())

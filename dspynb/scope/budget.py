@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import math
 import threading
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -21,6 +20,7 @@ from dspynb.errors import BudgetExhausted, ConfigurationError, UsageUnknownWarni
 from dspynb.keywords import configurable
 from dspynb.media.describe import content_text
 from dspynb.options import NOT_RECORDED, Instance, Number, PositiveInt
+from dspynb.scope.clock import Clock, TimeLimit
 from dspynb.scope.core import Block, Layer, Scope, current_scope, warn_user
 from dspynb.scope.ledger import NOTHING, Amounts, Ledger, OpenStep, Reservation, next_place
 
@@ -163,8 +163,7 @@ class Meter:
         self._metric_calls = 0
         self._tokens = 0
         self._usd: float | None = 0.0
-        self._began = time.monotonic()
-        self._paused_since: float | None = None
+        self._clock = Clock(budget.seconds)
 
     @property
     def spent(self) -> dict[str, float | None]:
@@ -174,17 +173,18 @@ class Meter:
             "metric_calls": self._metric_calls,
             "tokens": self._tokens,
             "usd": self._usd,
-            "seconds": self._seconds,
+            "seconds": self._clock.seconds,
         }
 
     @property
-    def _seconds(self) -> float:
-        now = time.monotonic() if self._paused_since is None else self._paused_since
-        return now - self._began
+    def clock(self) -> Clock | None:
+        """Counts the seconds of the budget; None if they are not limited."""
+        return None if self._clock.limit is None else self._clock
 
     def limit(self, limits: Mapping[str, float]) -> None:
         """Set new limits, by name. Other limits stay as they are."""
         self.budget = Budget(**{**self.budget.limits(), **limits})  # type: ignore[arg-type]
+        self._clock.limit = self.budget.seconds
         limit = _limit_of(self.budget)
         if limit is not None and self.ledger is None:
             self.ledger = Ledger(limit)
@@ -211,20 +211,15 @@ class Meter:
         with self._lock:
             self._calls += calls
             self._metric_calls += metric_calls
-            self._began -= seconds
+        self._clock.add(seconds)
 
     def pause(self) -> None:
         """Stop counting time until ``resume``."""
-        with self._lock:
-            if self._paused_since is None:
-                self._paused_since = time.monotonic()
+        self._clock.pause()
 
     def resume(self) -> None:
         """Count time again after ``pause``."""
-        with self._lock:
-            if self._paused_since is not None:
-                self._began += time.monotonic() - self._paused_since
-                self._paused_since = None
+        self._clock.resume()
 
     @property
     def left(self) -> dict[str, float]:
@@ -257,13 +252,9 @@ class Meter:
 
     def _check_measured_limits(self) -> None:
         """Raise BudgetExhausted once the tokens, the cost or the time reach their limit."""
-        budget = self.budget
         if self.ledger is not None and self.ledger.is_spent:
             raise self.ledger.refusal()
-        if budget.seconds is not None and self._seconds >= budget.seconds:
-            raise BudgetExhausted(
-                f"the budget of {budget.seconds:g} seconds is over; give a larger dn.Budget(seconds=…) to continue"
-            )
+        self._clock.check()
 
     def give_back(self, calls: int, metric_calls: int = 0) -> None:
         """Return calls that were taken and not used, such as a call that a cache answered."""
@@ -317,8 +308,8 @@ class Meter:
 
     @staticmethod
     def _amounts(ledger: Ledger, usage: Usage, estimate: int, reservation: Reservation | None) -> Amounts:
-        """The tokens and USD of a call. Where the USD are unknown, they are those that were reserved, if the model has a
-        price; else 0, and its next call is refused."""
+        """The tokens and USD of a call. Where the USD are unknown, they are those that were reserved if the model has
+        a price; else 0, and its next call is refused."""
         usd = usage.usd
         if usd is None:
             is_priced = reservation is not None and reservation.cost.has_price
@@ -354,6 +345,7 @@ class Allowance:
 
     covers = True  # the meters above were charged when the allowance was created
     ledger: Ledger | None = None
+    clock: Clock | None = None
 
     def __init__(self, scope: Scope, calls: int, step: OpenStep | None = None) -> None:
         """``step``: the step, in budgets of tokens or USD."""
@@ -418,6 +410,7 @@ class Free:
 
     covers = True
     ledger: Ledger | None = None
+    clock: Clock | None = None
     step: OpenStep | None = None
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
@@ -444,6 +437,10 @@ class Free:
         return math.inf
 
 
+_GRACE = 0.1
+"""Seconds after which a step is cancelled that did not end with the calls inside it."""
+
+
 class Reserve:
     """Gives concurrent steps their allowances, in the order in which the steps begin.
 
@@ -457,7 +454,8 @@ class Reserve:
         self.calls = calls
         self._limits_calls = self.scope.available() < math.inf
         self._limits_amounts = bool(self.scope.ledgers())
-        self.limited = self._limits_calls or self._limits_amounts
+        self._clocks = self.scope.clocks()
+        self.limited = self._limits_calls or self._limits_amounts or bool(self._clocks)
         self._turn = asyncio.Lock()
         self._running = 0  # steps that have an allowance now
         self._step_ended = asyncio.Event()
@@ -466,16 +464,17 @@ class Reserve:
     async def step(self, calls: int | None = None) -> AsyncIterator[Allowance | None]:
         """The allowance of one step, for a layer of its own; None where calls are not limited. ``calls``: replaces the
         number of calls that most steps make. Raises BudgetExhausted."""
-        if not self.limited:
-            yield None
-            return
-        allowance = await self._next(self.calls if calls is None else calls)
-        try:
-            yield allowance
-        finally:
-            allowance.close()
-            self._running -= 1
-            self._step_ended.set()
+        async with TimeLimit(self._clocks, _GRACE) if self._clocks else contextlib.nullcontext():
+            if not (self._limits_calls or self._limits_amounts):
+                yield None
+                return
+            allowance = await self._next(self.calls if calls is None else calls)
+            try:
+                yield allowance
+            finally:
+                allowance.close()
+                self._running -= 1
+                self._step_ended.set()
 
     async def _next(self, calls: int) -> Allowance:
         """Wait until ``calls`` calls are available, or no other step runs. Then take as many of them as there are."""

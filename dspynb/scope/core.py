@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 from dspynb.dataclass_init import fast_init
 from dspynb.errors import BudgetExhausted, ScopeClosedWarning
 from dspynb.scope.call_context import NO_CONTEXT, NO_SETTINGS, CallContext, Settings
+from dspynb.scope.clock import Clock
 from dspynb.scope.ledger import RESERVATION, Cost, Ledger, OpenStep, Reservation, next_place, reserve
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ class Funds(Protocol):
     covers: bool  # whether the funds of the layers below were already charged when these funds were created
     ledger: Ledger | None  # where tokens and USD are reserved; None where they are not limited
     step: OpenStep | None  # the step that these funds belong to; None for those of a budget
+
+    @property
+    def clock(self) -> Clock | None:
+        """The time of the budget; None where it is not limited."""
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None: ...
 
@@ -342,6 +347,13 @@ class Scope:
         funds = [layer.funds for layer in self.open_layers() if layer.funds is not None]
         return [own.ledger for own in funds if own.ledger is not None]
 
+    def clocks(self) -> list[Clock]:
+        """The clocks of the budgets in force that limit time, innermost first."""
+        if not self.funded:
+            return []
+        funds = [layer.funds for layer in self.open_layers() if layer.funds is not None]
+        return [own.clock for own in funds if own.clock is not None]
+
     def steps(self) -> list[OpenStep]:
         """The open steps around this scope, innermost first."""
         funds = [layer.funds for layer in self.open_layers() if layer.funds is not None]
@@ -350,10 +362,11 @@ class Scope:
     async def reserve(self, cost: Cost) -> Reservation:
         """Reserve what a request may cost in every budget of tokens or USD in force, and wait for its turn where it
         must. Raises BudgetExhausted."""
-        ledgers = self.ledgers()
         steps = self.steps()
-        reservation = Reservation(next_place(steps), cost, steps, RESERVATION.get())
-        await reserve(ledgers, reservation)
+        outer = RESERVATION.get()
+        place = next_place(steps) if outer is None else (*outer.place, next(outer.numbers))
+        reservation = Reservation(place, cost, steps, outer)
+        await reserve(self.ledgers(), reservation)
         return reservation
 
     async def reserve_again(self, reservation: Reservation, usage: Usage | None, estimate: int = 0) -> None:

@@ -49,6 +49,8 @@ class Amounts(NamedTuple):
 
     def plus(self, other: Amounts, times: float = 1) -> Amounts:
         """The sum with ``times`` times the other."""
+        if times == 0:  # 0 times infinity is 0 here
+            return self
         return Amounts(self.tokens + times * other.tokens, self.usd + times * other.usd)
 
     def within(self, limit: Amounts) -> bool:
@@ -122,27 +124,30 @@ class Reservation:
     """What one request may cost, and its place.
 
     ``steps``: the steps around it. ``outer``: the reservation of the request inside which this one is made, such as by
-    a model that calls other models. ``amounts``: what each ledger has reserved for it. ``billed``: what each ledger has
-    counted for earlier tries of the request.
+    a model that calls other models, and whose amounts include those of this one. ``numbers``: of the requests inside.
+    ``amounts``: what each ledger has reserved for it. ``billed``: what each ledger has counted for earlier tries.
     """
 
     place: Place
     cost: Cost
     steps: Sequence[OpenStep] = ()
     outer: Reservation | None = None
+    numbers: Iterator[int] = field(default_factory=itertools.count)
     amounts: dict[Ledger, Amounts] = field(default_factory=dict)
     billed: dict[Ledger, Amounts] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
-    def is_inside(self, ledger: Ledger) -> bool:
-        """Whether it is made inside a request for which the ledger has reserved something."""
+    def outer_amounts(self, ledger: Ledger) -> Amounts | None:
+        """What the ledger has reserved for the requests around this one; None if nothing."""
+        amounts = None
         outer = self.outer
         while outer is not None:
-            if ledger in outer.amounts:
-                return True
+            own = outer.amounts.get(ledger)
+            if own is not None:
+                amounts = own if amounts is None else amounts.plus(own)
             outer = outer.outer
-        return False
+        return amounts
 
     def cancel(self) -> None:
         """Give back what is still reserved."""
@@ -310,7 +315,7 @@ class Ledger:
             cost = request.cost
             replies = self._replies.get(cost.model)
             most = None if replies is None else replies.most()
-            amounts = self._estimate(cost)
+            amounts = self._expected(cost)
             if not amounts.within(_FINITE):
                 amounts = cost.amounts(0, 0.0) if most is None else most
             self.settle(request, amounts)
@@ -329,10 +334,13 @@ class Ledger:
         if self._cut is not None and place > self._cut:
             raise self.refusal()
         if self.limit.usd < math.inf and not cost.has_price:
-            self._check_price(cost, place)
+            self._check_price(cost)
         if self._waiting and self._waiting[0].place < place:
             return None
         used = self.spent.plus(self.reserved)
+        outer = request.outer_amounts(self)
+        if outer is not None:
+            used = used.plus(outer, -1)
         amounts = self._estimate(cost)
         total = used.plus(amounts)
         largest = self._largest.largest(amounts)
@@ -344,27 +352,29 @@ class Ledger:
             largest = self._largest.largest(amounts)
             is_covered = total.plus(largest, self._calls_before(place)).within(self.limit)
             return amounts if is_covered else None
-        if self._under_way and not request.is_inside(self):  # that request does not end before this one
+        if self._under_way and outer is None:  # a request around this one does not end before it
             return None
         if self._may_exceed(cost):
             return None if self._calls_before(place) else self._rest()
-        self._refuse_after(place)
+        self._cut = place if self._cut is None else min(self._cut, place)
         raise self.refusal(amounts if amounts.within(_FINITE) else cost.amounts(0, 0.0))
 
-    def _refuse_after(self, place: Place) -> None:
-        self._cut = place if self._cut is None else min(self._cut, place)
-
-    def _check_price(self, cost: Cost, place: Place) -> None:
+    def _check_price(self, cost: Cost) -> None:
         """Raise BudgetExhausted if the cost of a request in USD is neither known nor going to be reported."""
         if cost.may_report_usd and cost.model not in self._without_price:
             return
-        self._refuse_after(place)
         raise BudgetExhausted(
             f"a budget of {self.limit.usd:g} USD needs the price of {cost.model}, which is unknown: give the model "
             'price={"input": …, "output": …} in USD per million tokens, or give a budget of calls= or tokens='
         )
 
     def _estimate(self, cost: Cost, before: Place | None = None) -> Amounts:
+        """What to reserve for a request: 0 of what has no limit. ``before``: see ``_expected``."""
+        amounts = self._expected(cost, before)
+        tokens = amounts.tokens if self.limit.tokens < math.inf else 0.0
+        return Amounts(tokens, amounts.usd if self.limit.usd < math.inf else 0.0)
+
+    def _expected(self, cost: Cost, before: Place | None = None) -> Amounts:
         """What a request may cost. ``before``: counts replies at earlier places only."""
         replies = self._replies.get(cost.model)
         most = None if replies is None else replies.most(before)

@@ -29,6 +29,7 @@ from dspynb.running.aio.sync import LoopThread
 from dspynb.running.reader import RunReader
 from dspynb.running.user_code import guarded
 from dspynb.scope.budget import Budget, Meter
+from dspynb.scope.clock import Clock
 from dspynb.scope.core import Layer
 from dspynb.scope.ledger import Ledger, OpenStep, Reservation
 
@@ -235,6 +236,7 @@ class GrantFunds:
         self.estimate = 0
         self._meter = _meter_of(grant)
         self.ledger: Ledger | None = None if self._meter is None else self._meter.ledger
+        self.clock: Clock | None = None if self._meter is None else self._meter.clock
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
         """Take calls from the grant, or from the budget of the coordinator. Raises BudgetExhausted."""

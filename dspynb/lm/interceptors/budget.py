@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import contextlib
+import time
+from collections.abc import Awaitable, Sequence
 
 from dspynb.data import Usage
 from dspynb.errors import ContextTooLong, Halted, ModelError, ModelTimeout, UnsupportedParameter
@@ -12,6 +14,7 @@ from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply
 from dspynb.scope.budget import missing_tokens
 from dspynb.scope.call_context import Place
+from dspynb.scope.clock import Clock, TimeLimit
 from dspynb.scope.ledger import RESERVATION, Reservation
 
 __all__ = ["BUDGET", "FREE_REFUSALS", "BudgetInterceptor", "is_free_refusal"]
@@ -37,40 +40,46 @@ class BudgetInterceptor:
         scope = call.scope
         scope.admit()
         call.admitted = True
-        if scope.funded:
-            await _reserve(call)
-        try:
-            sending = proceed(call)
-            if call.reservation is not None:
-                sending = _inside(call.reservation, sending)
-            reply = await scope.in_flight(sending)
-        except ModelError as error:
-            if is_free_refusal(error):
-                scope.give_back(1)
-            elif scope.funded:
+        if not scope.funded:
+            return await scope.in_flight(proceed(call))
+        clocks = scope.clocks()
+        async with TimeLimit(clocks) if clocks else _NO_TIME_LIMIT:
+            await _reserve(call, clocks)
+            began = time.perf_counter()
+            try:
+                sending = proceed(call)
+                if call.reservation is not None:
+                    sending = _inside(call.reservation, sending)
+                reply = await scope.in_flight(sending)
+            except ModelError as error:
                 _count_failed(call, error)
-            raise
-        except (asyncio.CancelledError, Halted):
-            if scope.funded:
+                raise
+            except (asyncio.CancelledError, Halted):
                 _count_stopped(call)
-            raise
-        else:
-            if scope.funded:
-                reply_text = f"{reply.text}{reply.reasoning or ''}"
-                _settle(call, reply.usage, reply_text, cached=reply.cached)
+                raise
+            else:
+                _settle(call, reply.usage, f"{reply.text}{reply.reasoning or ''}", cached=reply.cached)
+            finally:
+                if call.reservation is not None:
+                    call.reservation.cancel()
+            if not reply.cached:
+                for clock in clocks:
+                    clock.note(call.model, time.perf_counter() - began)
             return reply
-        finally:
-            if call.reservation is not None:
-                call.reservation.cancel()
 
 
-async def _reserve(call: ModelCall) -> None:
-    """Reserve what a call may cost, where tokens or USD are limited. Raises BudgetExhausted."""
+_NO_TIME_LIMIT = contextlib.nullcontext()
+
+
+async def _reserve(call: ModelCall, clocks: Sequence[Clock]) -> None:
+    """Reserve what a call may cost, where tokens or USD are limited. Raises BudgetExhausted, also for a call that is
+    expected to end after the time of a budget."""
     scope = call.scope
-    if not scope.ledgers():
-        return
     try:
-        call.reservation = await scope.in_flight(scope.reserve(largest_cost(call)))
+        for clock in clocks:
+            clock.check(call.model)
+        if scope.ledgers():
+            call.reservation = await scope.in_flight(scope.reserve(largest_cost(call)))
     except BaseException:
         scope.give_back(1)
         call.admitted = False
@@ -88,6 +97,9 @@ async def _inside(reservation: Reservation, reply: Awaitable[LMReply]) -> LMRepl
 
 def _count_failed(call: ModelCall, error: ModelError) -> None:
     """Count what a call cost that has failed; what it may have cost if it timed out."""
+    if is_free_refusal(error):
+        call.scope.give_back(1)
+        return
     if isinstance(error, ModelTimeout) and call.reservation is not None:
         call.scope.presume(call.reservation)
     if error.usage is not None:

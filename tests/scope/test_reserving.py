@@ -1,0 +1,214 @@
+"""What requests may cost is reserved: retries, models that call models, stopped requests, and prices."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import dspynb as dn
+from dspynb import errors
+from tests.cases.providers import model, without_waiting
+from tests.helpers import chat
+from tests.lm.server import Server, reply
+
+
+def billed(prompt, completion, text=None):
+    body = reply(chat(answer="4") if text is None else text)
+    return {**body, "usage": {"prompt_tokens": prompt, "completion_tokens": completion}}
+
+
+def question(lm, **settings):
+    return dn.Predict("question -> answer", lm=lm, **settings)
+
+
+async def until(condition):
+    """Wait until it holds."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110  # a server in another thread
+            await asyncio.sleep(0.01)
+
+
+def asked(program, count=1):
+    async def main():
+        calls = (program(question=f"{number}?") for number in range(count))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    return dn.run_sync(main)
+
+
+# ── retries ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("count", [1, 3, 16])
+@pytest.mark.parametrize("tokens", [2_000, 10_000, 40_000])
+def test_tries_that_are_billed_do_not_wait_for_each_other(monkeypatch, count, tokens):
+    without_waiting(monkeypatch)
+    with Server(lambda body, number: billed(300, 100, "")) as server, dn.Budget(tokens=tokens) as meter:
+        asked(question(model(server, retries=4, max_tokens=100)), count)
+    assert meter.spent["tokens"] == 400 * len(server.bodies) <= tokens
+    assert len(server.bodies) == min(5 * count, len(server.bodies))
+
+
+def test_a_try_that_timed_out_counts_what_it_may_have_cost():
+    async def answer(body, number):
+        if number == 1:
+            await asyncio.sleep(5)
+        return billed(300, 100)
+
+    with Server(answer) as server, dn.Budget(tokens=100_000) as meter:
+        lm = model(server, retries=1, timeout=0.5, max_tokens=1_000)
+        asked(question(lm))
+    assert len(server.bodies) == 2
+    assert 400 + 1_000 < meter.spent["tokens"] == 400 + meter.estimated
+
+
+def test_a_stopped_request_counts_what_it_may_have_cost_and_its_billed_tries():
+    async def answer(body, number):
+        if number == 1:
+            return billed(300, 100, "")
+        await asyncio.sleep(5)
+        return billed(300, 100)
+
+    async def main(server):
+        with dn.Budget(tokens=100_000) as meter:
+            call = asyncio.ensure_future(question(model(server, retries=1, max_tokens=1_000))(question="2+2?"))
+            await until(lambda: len(server.bodies) == 2)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+        return meter
+
+    with Server(answer) as server:
+        meter = dn.run_sync(lambda: main(server))
+    assert meter.spent["tokens"] == 400 + meter.estimated
+    assert meter.estimated > 1_000
+    assert meter.ledger.reserved.tokens == 0
+
+
+def test_a_request_that_was_stopped_before_it_was_sent_counts_nothing():
+    async def main(server):
+        with dn.Budget(tokens=100_000) as meter:
+            lm = model(server, concurrency=1, max_tokens=1_000)
+            calls = [asyncio.ensure_future(question(lm)(question=f"{number}?")) for number in range(2)]
+            await until(lambda: server.bodies)
+            calls[1].cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+        return meter
+
+    async def answer(body, number):
+        await asyncio.sleep(0.2)
+        return billed(300, 100)
+
+    with Server(answer) as server:
+        meter = dn.run_sync(lambda: main(server))
+    assert len(server.bodies) == 1
+    assert (meter.spent["tokens"], meter.estimated) == (400, 0)
+
+
+# ── models that call models ───────────────────────────────────────────────────────────────────────────────────────────
+class Router:
+    """A model of one's own whose replies are those of another predictor."""
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.calls = 0
+
+    async def complete(self, request):
+        self.calls += 1
+        prediction = await self.inner(question=f"{self.calls}+2?")
+        return dn.LMReply(chat(answer=prediction.answer), usage=dn.Usage(calls=1))
+
+
+@pytest.mark.filterwarnings("ignore::dspynb.errors.HiddenPredictorWarning")
+@pytest.mark.parametrize("tokens", [1_500, 5_000, 100_000])
+def test_a_request_inside_a_request_does_not_wait_for_it(tokens):
+    with Server(lambda body, number: billed(300, 100)) as server, dn.Budget(tokens=tokens) as meter:
+        results = asked(question(Router(question(model(server, max_tokens=100)))), 4)
+    done = [result for result in results if not isinstance(result, Exception)]
+    assert meter.spent["tokens"] == 400 * len(server.bodies) <= tokens
+    assert done or tokens < 5_000
+    assert all(isinstance(result, dn.BudgetExhausted) for result in results if isinstance(result, Exception))
+
+
+# ── prices ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_nothing_is_sent_to_a_model_without_a_price_and_the_error_says_what_to_give():
+    with Server(lambda body, number: billed(300, 100)) as server, dn.Budget(usd=1):
+        with pytest.raises(dn.BudgetExhausted) as caught:
+            question(model(server)).run_sync(question="2+2?")
+        priced = model(server, price={"input": 1.0, "output": 2.0}, max_tokens=100)
+        assert question(priced).run_sync(question="2+2?").answer == "4"
+    assert 'needs the price of openai/m, which is unknown: give the model price={"input"' in str(caught.value)
+    assert len(server.bodies) == 1
+
+
+def test_the_rows_of_a_batch_say_that_the_price_is_unknown():
+    with Server(lambda body, number: billed(300, 100)) as server, dn.Budget(usd=1):
+        results = dn.run_sync(lambda: question(model(server)).batch([{"question": "1?"}, {"question": "2?"}]))
+    assert server.bodies == []
+    assert all("the price of openai/m" in str(result) for result in results)
+
+
+def test_a_model_of_ones_own_with_a_price_does_not_exceed_a_budget_in_usd():
+    class Own:
+        name = "own"
+
+        def __init__(self):
+            self.price = {"input": 0.0, "output": 1_000.0}  # a tenth of a cent for each token of the reply
+            self.calls = 0
+
+        async def complete(self, request):
+            self.calls += 1
+            await asyncio.sleep(0.01)
+            return dn.LMReply(chat(answer="4"), usage=dn.Usage(calls=1, prompt_tokens=90, completion_tokens=100))
+
+    own = Own()
+    with dn.Budget(usd=0.55) as meter:
+        asked(question(own, max_tokens=100), 64)
+    assert own.calls == 5
+    assert meter.spent["usd"] == pytest.approx(0.5)
+
+
+def test_a_price_of_zero_costs_nothing():
+    with Server(lambda body, number: billed(300, 100)) as server, dn.Budget(usd=1e-6) as meter:
+        results = asked(question(model(server, price={"input": 0, "output": 0})), 20)
+    assert meter.spent["usd"] == 0
+    assert not [result for result in results if isinstance(result, Exception)]
+
+
+def test_a_server_without_usage_counts_the_reserved_usd_and_estimated_tokens():
+    body = reply(chat(answer="4"))
+    del body["usage"]
+    with Server(lambda request, number: body) as server, dn.Budget(usd=0.01) as meter:
+        asked(question(model(server, price={"input": 1.0, "output": 10.0}, max_tokens=100)), 20)
+    assert meter.ledger.spent.usd <= 0.01
+    assert 1 <= len(server.bodies) < 20
+
+
+# ── budgets that change ───────────────────────────────────────────────────────────────────────────────────────────────
+def test_requests_that_wait_go_on_under_a_larger_limit():
+    async def answer(body, number):
+        await asyncio.sleep(0.05)
+        return billed(300, 100)
+
+    async def main(server):
+        program = question(model(server, max_tokens=100))
+        with dn.Budget(tokens=1_500) as meter:
+            calls = [asyncio.ensure_future(program(question=f"{number}?")) for number in range(6)]
+            await until(lambda: server.bodies)
+            meter.limit({"tokens": 100_000})
+            return await asyncio.gather(*calls)
+
+    with Server(answer) as server:
+        predictions = dn.run_sync(lambda: main(server))
+    assert len(predictions) == len(server.bodies) == 6
+
+
+@pytest.mark.parametrize("limits", [{"tokens": -1}, {"tokens": float("nan")}, {"usd": 0}, {"usd": float("nan")}])
+def test_limits_that_are_no_amount_are_refused(limits):
+    with pytest.raises(errors.ConfigurationError):
+        dn.Budget(**limits)
+
+
+def test_a_budget_that_is_too_small_for_one_call_says_what_the_call_may_need():
+    with Server(lambda body, number: billed(300, 100)) as server, dn.Budget(tokens=50):
+        with pytest.raises(dn.BudgetExhausted, match=r"0 are used, and the next call may need \d\d\d+"):
+            asyncio.run(question(model(server, max_tokens=100))(question="2+2?"))
+    assert server.bodies == []
