@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from dspynb.lm.interceptors.chain import ModelCall
@@ -12,10 +13,19 @@ from dspynb.lm.own_price import read_own_price
 from dspynb.lm.profiles import LIMIT_NAMES
 from dspynb.lm.protocol import LMRequest
 from dspynb.lm.providers.prices import highest_prices
+from dspynb.lm.token_counts import token_counter
 from dspynb.media.describe import content_text
 from dspynb.scope.ledger import Cost
 
-__all__ = ["MEDIA_TOKENS", "MESSAGE_TOKENS", "PROMPT_TOKENS", "TOOL_TOKENS", "largest_cost", "most_prompt_tokens"]
+__all__ = [
+    "MEDIA_TOKENS",
+    "MESSAGE_TOKENS",
+    "PROMPT_TOKENS",
+    "TOOL_TOKENS",
+    "exact_prompt_tokens",
+    "largest_cost",
+    "most_prompt_tokens",
+]
 
 PROMPT_TOKENS = 64
 """Tokens that a provider may add to a prompt, such as the beginning of its chat template."""
@@ -46,20 +56,36 @@ def largest_cost(call: ModelCall) -> Cost:
     return Cost(call.model, prompt, reply, is_bound, prices.prompt_token, prices.reply_token, prices.call)
 
 
-def most_prompt_tokens(request: LMRequest) -> int:
-    """The largest number of tokens of a prompt: one for each UTF-8 byte, and what a provider may add."""
-    tokens = PROMPT_TOKENS + MESSAGE_TOKENS * len(request.messages)
+def most_prompt_tokens(request: LMRequest, count: Callable[[str], int | None] | None = None) -> int:
+    """The largest number of tokens of a prompt, with what a provider may add. ``count``: counts the tokens of a text,
+    or returns None; without it, a text has a token for each UTF-8 byte at most."""
+    tokens = PROMPT_TOKENS + MESSAGE_TOKENS * len(request.messages) + MEDIA_TOKENS * sum(1 for _ in _media(request))
+    if request.tools:
+        tokens += TOOL_TOKENS
+    for text in _texts(request):
+        exact = None if count is None else count(text)
+        tokens += _bytes(text) if exact is None else exact
+    return tokens
+
+
+def exact_prompt_tokens(call: ModelCall) -> Callable[[], int] | None:
+    """A function that counts the tokens of the prompt by the model's tokenizer, with what a provider may add; None if
+    the tokenizer is not known. It may take a second."""
+    count = token_counter(call.model)
+    return None if count is None else partial(most_prompt_tokens, call.request, count)
+
+
+def _texts(request: LMRequest) -> Iterator[str]:
+    """All texts of a request: of the messages, their tool calls, the tools and the schema."""
     for message in request.messages:
         content = message.get("content")
-        tokens += _bytes(content if isinstance(content, str) else content_text(content))
+        yield content if isinstance(content, str) else content_text(content)
         if message.get("tool_calls"):
-            tokens += _bytes(json.dumps(message["tool_calls"], default=str))
-    tokens += MEDIA_TOKENS * sum(1 for _ in _media(request))
+            yield json.dumps(message["tool_calls"], default=str)
     if request.tools:
-        tokens += TOOL_TOKENS + _bytes(json.dumps(request.tools, default=str))
+        yield json.dumps(request.tools, default=str)
     if request.response_format is not None:
-        tokens += _bytes(json.dumps(request.response_format, default=str))
-    return tokens
+        yield json.dumps(request.response_format, default=str)
 
 
 def _parts(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

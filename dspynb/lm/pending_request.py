@@ -10,6 +10,7 @@ from typing import Any
 from dspynb.data import Usage
 from dspynb.errors import BadRequestError, ModelError, ModelTimeout, UnsupportedParameter
 from dspynb.lm.adaptation import Adaptation
+from dspynb.lm.interceptors.budget import presume
 from dspynb.lm.interceptors.chain import ModelCall
 from dspynb.lm.limits import Limits
 from dspynb.lm.protocol import LMReply, LMRequest
@@ -188,11 +189,13 @@ class PendingRequest:
 
     async def _reserve_again(self, reservation: Reservation, error: ModelError) -> None:
         """Count what the try cost that has failed with this error, and reserve the next one."""
-        usage = error.usage
-        if usage is None and not isinstance(error, ModelTimeout):
-            usage = Usage()  # the provider has refused the request, and sends no bill
+        scope = self.call.scope
         self._is_sent = False
-        await current_scope().reserve_again(reservation, usage)
+        if error.usage is None and isinstance(error, ModelTimeout):
+            presume(self.call, reservation)
+        else:
+            scope.bill(reservation, error.usage or Usage())  # without a usage it was refused, and is not billed
+        await scope.reserve_again(reservation)
 
     def _note_response(self, request_id: str | None) -> None:
         self.request_id = request_id

@@ -132,7 +132,7 @@ class RecordedCall(ModelCall):
             tool_calls=reply.tool_calls,
             outputs=outputs,
             error=None if error is None else error_text(error),
-            usage=reply.usage,
+            usage=reply.usage if self.presumed is None else reply.usage + self.presumed,
             cached=reply.cached,
             seconds=max(0.0, time.perf_counter() - self.began - waited),
             rollout=request.rollout,
@@ -155,6 +155,7 @@ class RecordedCall(ModelCall):
             price_source=None if reply.cached else reply.price_source,
             role=self.scope.context.role,
             native_reasoning=native_reasoning,
+            estimated=self.presumed is not None,
             completion_reasoning=reply.completion_reasoning if len(reply.completions) > 1 else (),
         )
         self.scope.emit(event)

@@ -284,15 +284,11 @@ class Meter:
                 UsageUnknownWarning,
             )
 
-    def bill(self, reservation: Reservation, usage: Usage | None, estimate: int = 0) -> None:
-        """Count what a try of a request cost that is tried once more; what it may have cost if nobody knows (None).
-        ``usage`` is a part of the usage that ``add`` gets for the whole call, and is counted in ``spent`` there."""
-        if self.ledger is None:
-            return
-        if usage is None:
-            self.presume(reservation)
-        else:
-            self.ledger.bill(reservation, self._amounts(self.ledger, usage, estimate, reservation))
+    def bill(self, reservation: Reservation, usage: Usage) -> None:
+        """Count what a try of a request cost that is tried once more. ``usage`` is a part of the usage that ``add``
+        gets for the whole call, and is counted in ``spent`` there."""
+        if self.ledger is not None:
+            self.ledger.bill(reservation, self._amounts(self.ledger, usage, 0, reservation))
 
     def presume(self, reservation: Reservation) -> Amounts:
         """Count what a request may have cost whose cost nobody knows, since it was stopped, and return it."""
@@ -380,11 +376,12 @@ class Allowance:
     def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None:
         """Do nothing: the meters above count the usage."""
 
-    def bill(self, reservation: Reservation, usage: Usage | None, estimate: int = 0) -> None:
+    def bill(self, reservation: Reservation, usage: Usage) -> None:
         """Do nothing: the meters above count it."""
 
-    def presume(self, reservation: Reservation) -> None:
-        """Do nothing: the meters above count it."""
+    def presume(self, reservation: Reservation) -> Amounts:  # noqa: ARG002
+        """Return nothing: the meters above count it."""
+        return NOTHING
 
     def available(self) -> float:
         """The number of calls that the step could take now."""
@@ -422,11 +419,12 @@ class Free:
     def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None:
         """Do nothing: the work is free."""
 
-    def bill(self, reservation: Reservation, usage: Usage | None, estimate: int = 0) -> None:
+    def bill(self, reservation: Reservation, usage: Usage) -> None:
         """Do nothing: the work is free."""
 
-    def presume(self, reservation: Reservation) -> None:
-        """Do nothing: the work is free."""
+    def presume(self, reservation: Reservation) -> Amounts:  # noqa: ARG002
+        """Return nothing: the work is free."""
+        return NOTHING
 
     def available(self) -> float:
         """Infinitely many calls."""

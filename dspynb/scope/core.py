@@ -24,7 +24,7 @@ from dspynb.dataclass_init import fast_init
 from dspynb.errors import BudgetExhausted, ScopeClosedWarning
 from dspynb.scope.call_context import NO_CONTEXT, NO_SETTINGS, CallContext, Settings
 from dspynb.scope.clock import Clock
-from dspynb.scope.ledger import RESERVATION, Cost, Ledger, OpenStep, Reservation, next_place, reserve
+from dspynb.scope.ledger import NOTHING, RESERVATION, Amounts, Cost, Ledger, OpenStep, Reservation, next_place, reserve
 
 if TYPE_CHECKING:
     from dspynb.data import Usage
@@ -85,9 +85,9 @@ class Funds(Protocol):
 
     def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None: ...
 
-    def bill(self, reservation: Reservation, usage: Usage | None, estimate: int = 0) -> None: ...
+    def bill(self, reservation: Reservation, usage: Usage) -> None: ...
 
-    def presume(self, reservation: Reservation) -> object: ...
+    def presume(self, reservation: Reservation) -> Amounts: ...
 
     def available(self) -> float: ...
 
@@ -359,23 +359,26 @@ class Scope:
         funds = [layer.funds for layer in self.open_layers() if layer.funds is not None]
         return [own.step for own in funds if own.step is not None]
 
-    async def reserve(self, cost: Cost) -> Reservation:
+    async def reserve(self, cost: Cost, count_prompt: Callable[[], int] | None = None) -> Reservation:
         """Reserve what a request may cost in every budget of tokens or USD in force, and wait for its turn where it
-        must. Raises BudgetExhausted."""
+        must. ``count_prompt``: counts the tokens of its prompt exactly, which is done near a limit. Raises
+        BudgetExhausted."""
         steps = self.steps()
         outer = RESERVATION.get()
         place = next_place(steps) if outer is None else (*outer.place, next(outer.numbers))
-        reservation = Reservation(place, cost, steps, outer)
+        reservation = Reservation(place, cost, steps, outer, count_prompt)
         await reserve(self.ledgers(), reservation)
         return reservation
 
-    async def reserve_again(self, reservation: Reservation, usage: Usage | None, estimate: int = 0) -> None:
-        """Count what a try of a request cost, and reserve the next try. ``usage``: None if nobody knows what it cost.
-        ``estimate``: the tokens to count where the usage has none. Raises BudgetExhausted."""
+    def bill(self, reservation: Reservation, usage: Usage) -> None:
+        """Count what a try of a request cost that is tried once more, before the next try is reserved."""
         for layer in self.open_layers():
             if layer.funds is not None:
-                layer.funds.bill(reservation, usage, estimate)
+                layer.funds.bill(reservation, usage)
         reservation.cancel()  # in ledgers whose block has ended meanwhile
+
+    async def reserve_again(self, reservation: Reservation) -> None:
+        """Reserve the next try of a request. Raises BudgetExhausted."""
         await reserve(self.ledgers(), reservation)
 
     def settle(self, usage: Usage, *, cached: bool, estimate: int = 0, reservation: Reservation | None = None) -> None:
@@ -394,12 +397,14 @@ class Scope:
         if reservation is not None:
             reservation.cancel()  # in ledgers whose block has ended meanwhile
 
-    def presume(self, reservation: Reservation) -> None:
-        """Count what a request may have cost whose cost nobody knows, since it was stopped."""
+    def presume(self, reservation: Reservation) -> Amounts:
+        """Count what a request may have cost whose cost nobody knows, since it was stopped, and return it."""
+        presumed = NOTHING
         for layer in self.open_layers():
             if layer.funds is not None:
-                layer.funds.presume(reservation)
+                presumed = presumed.largest(layer.funds.presume(reservation))
         reservation.cancel()
+        return presumed
 
     def charge(self, calls: int, metric_calls: int, usage: Usage, estimate: int = 0) -> None:
         """Count what was already spent elsewhere under these budgets. Nothing is refused: it was granted there."""

@@ -15,7 +15,7 @@ import math
 import sys
 import threading
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -124,7 +124,8 @@ class Reservation:
     """What one request may cost, and its place.
 
     ``steps``: the steps around it. ``outer``: the reservation of the request inside which this one is made, such as by
-    a model that calls other models, and whose amounts include those of this one. ``numbers``: of the requests inside.
+    a model that calls other models, and whose amounts include those of this one. ``count_prompt``: counts
+    the tokens of the prompt exactly; None if they cannot be counted. ``numbers``: of the requests inside.
     ``amounts``: what each ledger has reserved for it. ``billed``: what each ledger has counted for earlier tries.
     """
 
@@ -132,6 +133,7 @@ class Reservation:
     cost: Cost
     steps: Sequence[OpenStep] = ()
     outer: Reservation | None = None
+    count_prompt: Callable[[], int] | None = None
     numbers: Iterator[int] = field(default_factory=itertools.count)
     amounts: dict[Ledger, Amounts] = field(default_factory=dict)
     billed: dict[Ledger, Amounts] = field(default_factory=dict)
@@ -255,8 +257,7 @@ class Ledger:
                 self._wake()
                 raise
             if amounts is None:
-                if request not in self._waiting:
-                    insort(self._waiting, request, key=_place)
+                self.wait(request)
                 return False
             self._leave(request)
             request.amounts[self] = amounts
@@ -269,6 +270,21 @@ class Ledger:
                     self._calls_left -= 1
             self._wake()
             return True
+
+    def is_far(self, request: Reservation) -> bool:
+        """Whether the limit also covers, beside this request, all that open steps may need."""
+        with self._lock:
+            amounts = self._estimate(request.cost)
+            return self._is_far(self.spent.plus(self.reserved).plus(amounts), amounts)
+
+    def _is_far(self, total: Amounts, amounts: Amounts) -> bool:
+        return total.plus(self._largest.largest(amounts), self._calls_left).within(self.limit)
+
+    def wait(self, request: Reservation) -> None:
+        """Let no later request overtake this one."""
+        with self._lock:
+            if request not in self._waiting:
+                insort(self._waiting, request, key=_place)
 
     def leave(self, request: Reservation) -> None:
         """Wait no longer, such as after a cancellation."""
@@ -343,8 +359,7 @@ class Ledger:
             used = used.plus(outer, -1)
         amounts = self._estimate(cost)
         total = used.plus(amounts)
-        largest = self._largest.largest(amounts)
-        if total.plus(largest, self._calls_left).within(self.limit):  # far from the limit, as nearly always
+        if self._is_far(total, amounts):  # as nearly always
             return amounts
         amounts = self._estimate(cost, place)
         total = used.plus(amounts)
@@ -436,6 +451,8 @@ async def reserve(ledgers: Sequence[Ledger], request: Reservation) -> None:
     """Reserve the cost of a request in all ledgers or in none, and wait for its turn where it must. Raises
     BudgetExhausted."""
     try:
+        if request.count_prompt is not None and not all(ledger.is_far(request) for ledger in ledgers):
+            await _count_prompt(ledgers, request, request.count_prompt)
         while True:
             request.changed.clear()
             if _take_from_all(ledgers, request):
@@ -445,6 +462,15 @@ async def reserve(ledgers: Sequence[Ledger], request: Reservation) -> None:
         for ledger in ledgers:
             ledger.leave(request)
         raise
+
+
+async def _count_prompt(ledgers: Sequence[Ledger], request: Reservation, count: Callable[[], int]) -> None:
+    """Replace the largest number of tokens of a prompt by the exact one."""
+    request.count_prompt = None
+    for ledger in ledgers:
+        ledger.wait(request)
+    prompt = await asyncio.to_thread(count)
+    request.cost = request.cost._replace(prompt=min(prompt, request.cost.prompt))
 
 
 def _take_from_all(ledgers: Sequence[Ledger], request: Reservation) -> bool:

@@ -212,3 +212,30 @@ def test_a_budget_that_is_too_small_for_one_call_says_what_the_call_may_need():
         with pytest.raises(dn.BudgetExhausted, match=r"0 are used, and the next call may need \d\d\d+"):
             asyncio.run(question(model(server, max_tokens=100))(question="2+2?"))
     assert server.bodies == []
+
+
+# ── tables ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_the_table_of_calls_marks_what_is_estimated():
+    async def answer(body, number):
+        if number == 1:
+            await asyncio.sleep(5)
+        return billed(300, 100)
+
+    with Server(answer) as server, dn.Budget(tokens=100_000) as meter:
+        lm = model(server, retries=0, timeout=0.5, max_tokens=1_000, concurrency=1)
+        results = dn.run_sync(lambda: question(lm).batch([{"question": "1?"}, {"question": "2?"}], concurrency=1))
+    assert isinstance(results[0], errors.ModelTimeout)
+    calls = dn.last_run().calls
+    assert calls["estimated"].tolist() == [True, False]
+    assert calls["tokens"].tolist() == [meter.estimated, 400]
+    assert dn.last_run().usage.tokens == meter.spent["tokens"]
+
+
+def test_the_table_of_calls_has_estimates_where_a_server_reports_no_usage():
+    body = reply(chat(answer="4"))
+    del body["usage"]
+    with Server(lambda request, number: body) as server:
+        question(model(server)).run_sync(question="2+2?")
+    (call,) = dn.last_run().calls.itertuples()
+    assert call.estimated
+    assert call.tokens > 50

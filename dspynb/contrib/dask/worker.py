@@ -31,7 +31,7 @@ from dspynb.running.user_code import guarded
 from dspynb.scope.budget import Budget, Meter
 from dspynb.scope.clock import Clock
 from dspynb.scope.core import Layer
-from dspynb.scope.ledger import Ledger, OpenStep, Reservation
+from dspynb.scope.ledger import NOTHING, Amounts, Ledger, OpenStep, Reservation
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -283,23 +283,20 @@ class GrantFunds:
         if self._meter is not None:
             self._meter.add(usage, estimate, reservation)
 
-    def bill(self, reservation: Reservation, usage: Usage | None, estimate: int = 0) -> None:
+    def bill(self, reservation: Reservation, usage: Usage) -> None:
         """Count what a try of a request cost that is tried once more; see ``Meter.bill``."""
-        if self._meter is None:
-            return
-        if usage is None:
-            self.presume(reservation)
-        else:
-            self._meter.bill(reservation, usage, estimate)
+        if self._meter is not None:
+            self._meter.bill(reservation, usage)
 
-    def presume(self, reservation: Reservation) -> None:
-        """Count what a request may have cost that was stopped."""
+    def presume(self, reservation: Reservation) -> Amounts:
+        """Count what a request may have cost that was stopped, and return it."""
         if self._meter is None:
-            return
+            return NOTHING
         amounts = self._meter.presume(reservation)
         with self._lock:
             self.estimate += int(amounts.tokens)
             self.usage += Usage(usd=amounts.usd)
+        return amounts
 
     def available(self) -> float:
         """The number of calls that can be taken, as far as this process knows."""

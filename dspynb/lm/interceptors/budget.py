@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Sequence
 
 from dspynb.data import Usage
 from dspynb.errors import ContextTooLong, Halted, ModelError, ModelTimeout, UnsupportedParameter
-from dspynb.lm.cost_bounds import largest_cost
+from dspynb.lm.cost_bounds import exact_prompt_tokens, largest_cost
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply
 from dspynb.scope.budget import missing_tokens
@@ -17,7 +17,7 @@ from dspynb.scope.call_context import Place
 from dspynb.scope.clock import Clock, TimeLimit
 from dspynb.scope.ledger import RESERVATION, Reservation
 
-__all__ = ["BUDGET", "FREE_REFUSALS", "BudgetInterceptor", "is_free_refusal"]
+__all__ = ["BUDGET", "FREE_REFUSALS", "BudgetInterceptor", "is_free_refusal", "presume"]
 
 FREE_REFUSALS = (ContextTooLong, UnsupportedParameter)
 """Errors of requests that a provider refuses before it calls the model."""
@@ -79,7 +79,7 @@ async def _reserve(call: ModelCall, clocks: Sequence[Clock]) -> None:
         for clock in clocks:
             clock.check(call.model)
         if scope.ledgers():
-            call.reservation = await scope.in_flight(scope.reserve(largest_cost(call)))
+            call.reservation = await scope.in_flight(scope.reserve(largest_cost(call), exact_prompt_tokens(call)))
     except BaseException:
         scope.give_back(1)
         call.admitted = False
@@ -95,13 +95,21 @@ async def _inside(reservation: Reservation, reply: Awaitable[LMReply]) -> LMRepl
         RESERVATION.reset(token)
 
 
+def presume(call: ModelCall, reservation: Reservation) -> None:
+    """Count what a try of a call may have cost whose cost nobody knows, and note it on the call."""
+    amounts = call.scope.presume(reservation)
+    if any(amounts):
+        prompt = int(min(reservation.cost.prompt, amounts.tokens))
+        call.presume(Usage(0, prompt, int(amounts.tokens) - prompt, usd=amounts.usd))
+
+
 def _count_failed(call: ModelCall, error: ModelError) -> None:
     """Count what a call cost that has failed; what it may have cost if it timed out."""
     if is_free_refusal(error):
         call.scope.give_back(1)
         return
     if isinstance(error, ModelTimeout) and call.reservation is not None:
-        call.scope.presume(call.reservation)
+        presume(call, call.reservation)
     if error.usage is not None:
         reply_text = f"{getattr(error, 'text', '')}{getattr(error, 'reasoning', None) or ''}"
         _settle(call, error.usage, reply_text, cached=error.cached)
@@ -112,7 +120,7 @@ def _count_stopped(call: ModelCall) -> None:
     what its earlier tries cost."""
     pending = call.pending
     if call.reservation is not None and (pending is None or pending.is_sent):
-        call.scope.presume(call.reservation)
+        presume(call, call.reservation)
     if pending is not None and pending.billed is not None:
         _settle(call, pending.billed, "", cached=False)
 

@@ -50,7 +50,8 @@ class ModelCall:
     not streamed. ``pending``: what is known of the call while it is sent; None before, and for models other than
     ``LM``. ``admitted``: whether the runs and budgets around the call have admitted it.
     ``streamed``: whether the listener has received the text of the reply. ``reservation``: what budgets of tokens and
-    USD have reserved for the call; None where none are in force.
+    USD have reserved for the call; None where none are in force. ``presumed``: what tries of the call may have cost
+    that were stopped or timed out; None without such a try.
     """
 
     lm: LMProtocol
@@ -67,6 +68,12 @@ class ModelCall:
     admitted: bool = False
     streamed: bool = False
     reservation: Reservation | None = None
+    presumed: Usage | None = None
+
+    def presume(self, usage: Usage | None) -> None:
+        """Add what a try may have cost whose cost nobody knows."""
+        if usage is not None:
+            self.presumed = usage if self.presumed is None else self.presumed + usage
 
     @property
     def model(self) -> str:

@@ -11,6 +11,7 @@ from dspynb.events import AttemptEnded, AttemptStarted, Event, PredictorCalled, 
 from dspynb.redact import redact_known, redact_values
 from dspynb.running.record import RunRecord
 from dspynb.running.record_rows import DERIVED_COLUMNS, AttemptRow
+from dspynb.scope.budget import estimated_tokens
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +107,7 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
         "error": [call.error for call in calls],
         "seconds": [call.seconds for call in calls],
         "waited": [call.waited for call in calls],
-        "tokens": [call.usage.tokens for call in calls],
+        "tokens": [call.usage.tokens or estimated_tokens(call) for call in calls],
         "usd": [call.usage.usd for call in calls],
         "cached": [call.cached for call in calls],
         "truncated": [call.truncated for call in calls],
@@ -123,6 +124,8 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
         "sent": [dict(_sent(call)) for call in calls],
         "tools": [list(call.tools) for call in calls],
         "response_format": [call.response_format for call in calls],
+        "estimated": [call.estimated or call.usage.tokens is None for call in calls],
+        "price_source": [call.price_source for call in calls],
         "request_id": [call.request_id for call in calls],
     }
     columns = {}
@@ -146,7 +149,7 @@ _TEXTS_OF_CALLS = frozenset(
         "requested",
         "sent",
     }
-    | {"tools", "response_format", "request_id", "role"}
+    | {"tools", "response_format", "request_id", "role", "price_source"}
 )
 
 
