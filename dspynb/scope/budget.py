@@ -1,8 +1,9 @@
 """Budgets: limits of calls, tokens, cost and time over a block and all runs inside it.
 
 A ``Budget`` is a value. A ``Meter`` counts what is spent of it, and sits in a layer of the scope. Calls are taken from
-the meter before they are sent. Steps that run concurrently (rows, attempts) get an ``Allowance`` each, in their order,
-so that timing does not decide which step the budget refuses.
+the meter before they are sent; tokens and USD are reserved in its ledger (``ledger.py``), and its clock counts the time
+(``clock.py``). Steps that run concurrently (rows, attempts) get an ``Allowance`` each, in their order, so that timing
+does not decide which step the budget refuses.
 """
 
 from __future__ import annotations
@@ -80,15 +81,25 @@ Amount: TypeAlias = Annotated[float, Number(above=0, finite=False)]
 class Budget(Block):
     """Limits of what may be spent; None is no limit. ``with Budget(calls=100) as meter: …`` applies them to a block.
 
-    ``calls``: calls of providers; retries and repairs count, cache hits do not. ``metric_calls``: scored rollouts. Both
-    are taken before anything is sent and are never exceeded. ``tokens``, ``usd`` and ``seconds`` are known only
-    afterwards: once one is reached, no further call starts. Where a provider does not report the tokens of a reply, one
-    token for four characters is counted, and a UsageUnknownWarning says so once. ``meter.spent`` is what is spent,
-    ``meter.left`` what is left, ``meter.estimated`` how many of the tokens are estimated.
+    ``calls``: calls of providers; retries and repairs count, cache hits do not. ``metric_calls``: scored rollouts.
+    ``tokens``: of prompts and replies. ``usd``: US dollars; needs the price of each model, see ``LM(price=…)``. What a
+    request may cost at most is reserved before it is sent, and settled when its reply has arrived. With ``max_tokens``
+    none of these limits is exceeded. Without it, the length of a reply is estimated from earlier ones, so that a limit
+    of tokens or USD can be exceeded by what replies are longer. Near such a limit requests wait for earlier ones, so
+    that the same rows are finished whatever the timing. On Dask workers each row has what is left when it is sent, so
+    that rows that run at the same time can exceed a limit of tokens or USD together.
 
-    A call that the budget refuses raises BudgetExhausted. It does not count as a failure of a row or attempt: the run
-    ends with the best result so far. Raises ConfigurationError for a limit that is not a number above 0, for an unknown
-    name, and where no limit is set.
+    ``seconds``: when they are over, calls in progress are cancelled, and no call starts that would end later, going by
+    the last calls of its model. Code that does not await anything is not cancelled.
+
+    Everything that is billed counts, also replies that could not be used. A request that was stopped or timed out
+    counts what it may have cost at most. Where a provider does not report the tokens of a reply, one token for four
+    characters is counted, and a UsageUnknownWarning says so once. ``meter.spent`` is what is spent, ``meter.left`` what
+    is left, ``meter.estimated`` how many of the tokens are estimated.
+
+    A call that the budget refuses raises BudgetExhausted, which says what the call may need. It does not count as a
+    failure of a row or attempt: the run ends with the best result so far. Raises ConfigurationError for a limit that is
+    not a number above 0, for an unknown name, and where no limit is set.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> with dn.Budget(calls=2) as meter:
