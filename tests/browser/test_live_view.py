@@ -215,9 +215,11 @@ def test_thinking_is_folded_while_it_is_written_and_stays_open(notebook, shot):
     assert "Hint" in opened.page.locator(".dspynb-detail ins").first.inner_text()
     opened.wait_for_output("RESULT")
     opened.page.wait_for_selector(STILL)
-    summary = opened.page.locator(f"{STILL} .dspynb-folded summary")
-    assert summary.inner_text() == "self · reasoning · 12 tokens"
-    summary.click()
-    assert opened.page.locator(f"{STILL} .dspynb-folded pre").inner_text().endswith("I need few words. And blue.")
+    reasoning, record = opened.page.locator(f"{STILL} .dspynb-folded").all()
+    assert reasoning.locator("summary").inner_text() == "self · reasoning · 12 tokens"
+    reasoning.locator("summary").click()
+    assert reasoning.locator("pre").inner_text().endswith("I need few words. And blue.")
+    assert record.locator("summary").inner_text() == "self · request"
+    assert not record.locator("pre").is_visible()
     assert opened.page.evaluate("window.pwned") == 0
     assert opened.errors == []
