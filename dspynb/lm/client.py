@@ -377,8 +377,7 @@ class LM(DirectCalls):
             raise
         call.pending = None  # a cancelled call keeps it, to be recorded with what is known
         worked, waited = pending.times()
-        reply = reply.timed(worked, failures, waited=waited, first_token=pending.first_token)
-        return reply if pending.billed is None else reply.with_usage(reply.usage + pending.billed)
+        return reply.timed(worked, failures, waited=waited, first_token=pending.first_token)
 
     def _checked(self, reply: LMReply, settings: Mapping[str, Any]) -> LMReply:
         """Return the reply if it is complete, or truncated where that is accepted. Raises ModelError."""

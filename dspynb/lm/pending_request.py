@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dspynb.data import Usage
 from dspynb.errors import BadRequestError, ModelError, ModelTimeout, UnsupportedParameter
 from dspynb.lm.adaptation import Adaptation
-from dspynb.lm.interceptors.budget import presume
+from dspynb.lm.interceptors.budget import presume, settle
 from dspynb.lm.interceptors.chain import ModelCall
 from dspynb.lm.limits import Limits
 from dspynb.lm.protocol import LMReply, LMRequest
@@ -18,7 +17,6 @@ from dspynb.lm.providers.engine import Engine, needs_stream
 from dspynb.scope.budget import about_tokens
 from dspynb.scope.core import current_scope
 from dspynb.scope.gate import GATE
-from dspynb.scope.ledger import Reservation
 
 __all__ = ["PendingRequest"]
 
@@ -34,17 +32,15 @@ class PendingRequest:
     ``settings``: those of the request, merged with those of the model. ``streams``: whether the reply is streamed.
     ``first_token``: the seconds from sending to the first piece of a streamed reply, which may be reasoning; None
     without one. ``request_id``: the provider's id of the last request; None if it has not arrived, or the provider
-    sends none. ``billed``: the tokens and the cost of replies that could not be used and were requested again.
+    sends none.
     """
 
     __slots__ = (
         "_has_streamed",
-        "_is_sent",
         "_sent_at",
         "_started",
         "_worked",
         "adaptation",
-        "billed",
         "call",
         "check",
         "engine",
@@ -77,13 +73,12 @@ class PendingRequest:
         self.streams = streams
         self.first_token: float | None = None
         self.request_id: str | None = None
-        self.billed: Usage | None = None
         self._started = time.perf_counter()
         self._worked = 0.0
         self._sent_at: float | None = None  # None while the request is not sent
-        self._is_sent = False  # whether the last try has been sent
         self._has_streamed = False
         call.pending = self
+        call.is_sent = False
 
     def times(self) -> tuple[float, float]:
         """The seconds in which the provider worked on the request, in all tries so far, and those in which the request
@@ -94,16 +89,8 @@ class PendingRequest:
             worked += now - self._sent_at
         return worked, now - self._started - worked
 
-    @property
-    def is_sent(self) -> bool:
-        """Whether the last try of the request has been sent."""
-        return self._is_sent
-
     def reply_so_far(self) -> LMReply:
-        """The times and ids as far as they are known, and what earlier tries cost."""
-        usage = Usage(calls=1) if self.billed is None else Usage(calls=1) + self.billed
-        waited = self.times()[1]
-        return LMReply("", usage=usage, waited=waited, first_token=self.first_token, request_id=self.request_id)
+        return LMReply("", waited=self.times()[1], first_token=self.first_token, request_id=self.request_id)
 
     def note_facts(self, error: ModelError) -> None:
         """Set on the error of the call its times, and the id of its request."""
@@ -112,9 +99,6 @@ class PendingRequest:
         error.request_id = error.request_id or self.request_id
         if error.usage is not None:
             error.usage = error.usage.timed(worked, error.retries)
-        if self.billed is not None:
-            usage = Usage(calls=1, retries=error.retries) if error.usage is None else error.usage
-            error.usage = usage + self.billed
 
     async def attempt(self) -> LMReply:
         """Send the request once, within the limits. A paused run holds no slot."""
@@ -138,7 +122,7 @@ class PendingRequest:
         if self.engine.profile is not self.adaptation.profile:
             self.engine.fit(self.adaptation.profile)
         self._sent_at = sent_at = time.perf_counter()
-        self._is_sent = True
+        self.call.is_sent = True
         try:
             if self.streams or self.adaptation.needs_stream:
                 return await self._stream(request, settings)
@@ -179,23 +163,29 @@ class PendingRequest:
         """Raise ``error`` if a piece of the text has arrived, or Halted if the run or a budget allows no retry."""
         if self._has_streamed:
             raise error
-        current_scope().admit()
-        if error.usage is not None:
-            usage = replace(error.usage, calls=0, retries=0)  # the call and its retries are counted in another place
-            self.billed = usage if self.billed is None else self.billed + usage
-        if self.call.reservation is not None:
-            await self._reserve_again(self.call.reservation, error)
+        scope = self.call.scope
+        scope.admit()
+        try:
+            await self._settle_try(error)
+        except BaseException:
+            scope.give_back(1)
+            raise
         self.first_token = None
 
-    async def _reserve_again(self, reservation: Reservation, error: ModelError) -> None:
+    async def _settle_try(self, error: ModelError) -> None:
         """Count what the try cost that has failed with this error, and reserve the next one."""
-        scope = self.call.scope
-        self._is_sent = False
-        if error.usage is None and isinstance(error, ModelTimeout):
-            presume(self.call, reservation)
-        else:
-            scope.bill(reservation, error.usage or Usage())  # without a usage it was refused, and is not billed
-        await scope.reserve_again(reservation)
+        call = self.call
+        if error.usage is not None:
+            usage = replace(error.usage, calls=0, retries=0)  # the call and its retries are counted in another place
+            call.billed = usage if call.billed is None else call.billed + usage
+            settle(call, usage, getattr(error, "text", ""))
+        elif isinstance(error, ModelTimeout):
+            presume(call)
+        elif call.reservation is not None:
+            call.reservation.cancel()
+        call.is_sent = False
+        if call.reservation is not None:
+            await call.scope.reserve_again(call.reservation)
 
     def _note_response(self, request_id: str | None) -> None:
         self.request_id = request_id

@@ -63,6 +63,8 @@ class RecordedCall(ModelCall):
             await GATE.passed(self.scope)
             self.paused += time.perf_counter() - paused_at
         reply = await self._chain()(self)
+        if self.billed is not None or self.presumed is not None:
+            reply = reply.with_usage(self.whole_usage(reply.usage))
         if not self.admitted:  # a cached reply takes no call from the budget, but a stopped run must not continue
             self.scope.admit(0)
             self.admitted = True
@@ -132,7 +134,7 @@ class RecordedCall(ModelCall):
             tool_calls=reply.tool_calls,
             outputs=outputs,
             error=None if error is None else error_text(error),
-            usage=reply.usage if self.presumed is None else reply.usage + self.presumed,
+            usage=reply.usage,
             cached=reply.cached,
             seconds=max(0.0, time.perf_counter() - self.began - waited),
             rollout=request.rollout,
@@ -169,7 +171,7 @@ class RecordedCall(ModelCall):
         if isinstance(error, asyncio.CancelledError | Halted):
             sent = None if self.sent == self.requested() else self.sent
             reply = LMReply("") if self.pending is None else self.pending.reply_so_far()
-            return replace(reply, sent=sent, reasoning=reasoning)
+            return replace(reply, usage=self.whole_usage(reply.usage), sent=sent, reasoning=reasoning)
         if not isinstance(error, ModelError):
             return LMReply("", usage=Usage())
         usage = error.usage
@@ -177,7 +179,7 @@ class RecordedCall(ModelCall):
             usage = Usage(calls=0 if is_free_refusal(error) else 1, retries=error.retries)
         return LMReply(
             "",
-            usage=usage,
+            usage=self.whole_usage(usage),
             cached=error.cached,
             finish=error.finish,
             reasoning=reasoning,

@@ -163,6 +163,7 @@ class Meter:
     """Counts what is spent of a budget. Thread-safe."""
 
     covers = False
+    is_free = False
     step: OpenStep | None = None
 
     def __init__(self, budget: Budget) -> None:
@@ -277,16 +278,16 @@ class Meter:
         """Count the usage of calls that have ended, and ``estimate`` tokens for replies whose usage has none. Issues a
         UsageUnknownWarning for the first estimate under a limit of tokens. ``reservation``: what was reserved for the
         call."""
+        usd = usage.usd
         if self.ledger is not None:
-            self._settle(self.ledger, usage, estimate, reservation)
+            actual = self._settle(self.ledger, usage, estimate, reservation)
+            if reservation is not None and reservation.cost.has_price and self.budget.usd is not None:
+                usd = actual.usd
         with self._lock:
             first_estimate = estimate > 0 and not self.estimated
             self.estimated += estimate
             self._tokens += (usage.tokens or 0) + estimate
-            if self._usd is None or usage.usd is None:
-                self._usd = None
-            else:
-                self._usd += usage.usd
+            self._usd = None if self._usd is None or usd is None else self._usd + usd
         if first_estimate and self.budget.tokens is not None:
             warn_user(
                 f"a reply did not report its tokens, so the budget of {self.budget.tokens} tokens counts an estimate "
@@ -294,12 +295,6 @@ class Meter:
                 "For an exact limit give calls=",
                 UsageUnknownWarning,
             )
-
-    def bill(self, reservation: Reservation, usage: Usage) -> None:
-        """Count what a try of a request cost that is tried once more. ``usage`` is a part of the usage that ``add``
-        gets for the whole call, and is counted in ``spent`` there."""
-        if self.ledger is not None:
-            self.ledger.bill(reservation, self._amounts(self.ledger, usage, 0, reservation))
 
     def presume(self, reservation: Reservation) -> Amounts:
         """Count what a request may have cost whose cost nobody knows, since it was stopped, and return it."""
@@ -323,18 +318,17 @@ class Meter:
             usd = reservation.amounts.get(ledger, NOTHING).usd if reservation is not None and is_priced else 0.0
         return Amounts((usage.tokens or 0) + estimate, usd)
 
-    def _settle(self, ledger: Ledger, usage: Usage, estimate: int, reservation: Reservation | None) -> None:
-        """Count the tokens and USD of a call, without those of its earlier tries, which are counted already."""
+    def _settle(self, ledger: Ledger, usage: Usage, estimate: int, reservation: Reservation | None) -> Amounts:
+        """Count the tokens and USD of a call, and return them."""
         actual = self._amounts(ledger, usage, estimate, reservation)
         if usage.usd is None and reservation is not None:
             ledger.note_without_price(reservation.cost.model)
         if reservation is None:
             ledger.spend(actual)
-            return
-        billed = reservation.billed.pop(ledger, NOTHING)
-        actual = actual.plus(billed, -1)
-        reply = (usage.completion_tokens or 0) if billed is NOTHING else 0
-        ledger.settle(reservation, actual, Amounts(reply, actual.usd) if reply else None)
+        else:
+            reply = estimate if usage.completion_tokens is None else usage.completion_tokens
+            ledger.settle(reservation, actual, Amounts(reply, actual.usd))
+        return actual
 
     def available(self) -> float:
         """The number of calls that are left; infinite without a limit."""
@@ -351,6 +345,7 @@ class Allowance:
     """Calls that were taken for one step in advance. Calls that the step does not use go back when it is closed."""
 
     covers = True  # the meters above were charged when the allowance was created
+    is_free = False
     ledger: Ledger | None = None
     clock: Clock | None = None
 
@@ -387,9 +382,6 @@ class Allowance:
     def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None:
         """Do nothing: the meters above count the usage."""
 
-    def bill(self, reservation: Reservation, usage: Usage) -> None:
-        """Do nothing: the meters above count it."""
-
     def presume(self, reservation: Reservation) -> Amounts:  # noqa: ARG002
         """Return nothing: the meters above count it."""
         return NOTHING
@@ -417,6 +409,7 @@ class Free:
     """Funds of work that costs nothing: the budgets above it are neither checked nor charged."""
 
     covers = True
+    is_free = True
     ledger: Ledger | None = None
     clock: Clock | None = None
     step: OpenStep | None = None
@@ -428,9 +421,6 @@ class Free:
         """Do nothing: no call was taken."""
 
     def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None:
-        """Do nothing: the work is free."""
-
-    def bill(self, reservation: Reservation, usage: Usage) -> None:
         """Do nothing: the work is free."""
 
     def presume(self, reservation: Reservation) -> Amounts:  # noqa: ARG002

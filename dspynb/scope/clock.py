@@ -35,8 +35,8 @@ class Clock:
     @property
     def seconds(self) -> float:
         """The seconds so far, without pauses."""
-        now = time.monotonic() if self._paused_since is None else self._paused_since
-        return now - self._began
+        paused_since = self._paused_since
+        return (time.monotonic() if paused_since is None else paused_since) - self._began
 
     @property
     def left(self) -> float:
@@ -107,17 +107,23 @@ class TimeLimit:
         assert task is not None  # noqa: S101  # calls and steps are always in a task
         self._task = task
         self._earlier_cancellations = task.cancelling()
+        for clock in self._clocks:
+            clock.check()
         self._wait()
 
     def _wait(self) -> None:
         clock = min(self._clocks, key=lambda clock: clock.left)
-        left = clock.left + self._grace
-        if left <= 0:
+        left = max(0.0, min(clock.left + self._grace, _LONGEST_WAIT))
+        self._timer = asyncio.get_running_loop().call_later(left, self._look, clock)
+
+    def _look(self, clock: Clock) -> None:
+        """Cancel the task if the time is over; else wait on. Called by the loop, so that the task is waiting."""
+        if clock.left + self._grace > 0:
+            self._wait()
+        else:
             self._over = clock
             self._timer = None
             self._task.cancel()
-        else:
-            self._timer = asyncio.get_running_loop().call_later(min(left, _LONGEST_WAIT), self._wait)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

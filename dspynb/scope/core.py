@@ -73,6 +73,7 @@ class Funds(Protocol):
 
     covers: bool  # whether the funds of the layers below were already charged when these funds were created
     ledger: Ledger | None  # where tokens and USD are reserved; None where they are not limited
+    is_free: bool  # whether the work costs nothing, so that the budgets around it do not matter
     step: OpenStep | None  # the step that these funds belong to; None for those of a budget
 
     @property
@@ -84,8 +85,6 @@ class Funds(Protocol):
     def give_back(self, calls: int, metric_calls: int = 0) -> None: ...
 
     def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None: ...
-
-    def bill(self, reservation: Reservation, usage: Usage) -> None: ...
 
     def presume(self, reservation: Reservation) -> Amounts: ...
 
@@ -342,22 +341,27 @@ class Scope:
         for funds in self._funds():
             funds.give_back(calls, metric_calls)
 
+    def _all_funds(self) -> Iterator[Funds]:
+        """The funds of all open layers, innermost first, down to those of work that costs nothing."""
+        for layer in self.open_layers():
+            if layer.funds is not None:
+                yield layer.funds
+                if layer.funds.is_free:
+                    return
+
     def ledgers(self) -> list[Ledger]:
         """Where tokens and USD of a call must be reserved: the ledgers of the budgets in force, innermost first."""
-        funds = [layer.funds for layer in self.open_layers() if layer.funds is not None]
-        return [own.ledger for own in funds if own.ledger is not None]
+        return [funds.ledger for funds in self._all_funds() if funds.ledger is not None]
 
     def clocks(self) -> list[Clock]:
         """The clocks of the budgets in force that limit time, innermost first."""
         if not self.funded:
             return []
-        funds = [layer.funds for layer in self.open_layers() if layer.funds is not None]
-        return [own.clock for own in funds if own.clock is not None]
+        return [funds.clock for funds in self._all_funds() if funds.clock is not None]
 
     def steps(self) -> list[OpenStep]:
         """The open steps around this scope, innermost first."""
-        funds = [layer.funds for layer in self.open_layers() if layer.funds is not None]
-        return [own.step for own in funds if own.step is not None]
+        return [funds.step for funds in self._all_funds() if funds.step is not None]
 
     async def reserve(self, cost: Cost, count_prompt: Callable[[], int] | None = None) -> Reservation:
         """Reserve what a request may cost in every budget of tokens or USD in force, and wait for its turn where it
@@ -365,21 +369,17 @@ class Scope:
         BudgetExhausted."""
         steps = self.steps()
         outer = RESERVATION.get()
+        if outer is not None:
+            outer.cancel()  # a model that calls other models costs what they cost
         place = next_place(steps) if outer is None else (*outer.place, next(outer.numbers))
         reservation = Reservation(place, cost, steps, outer, count_prompt)
         await reserve(self.ledgers(), reservation)
         return reservation
 
-    def bill(self, reservation: Reservation, usage: Usage) -> None:
-        """Count what a try of a request cost that is tried once more, before the next try is reserved."""
-        for layer in self.open_layers():
-            if layer.funds is not None:
-                layer.funds.bill(reservation, usage)
-        reservation.cancel()  # in ledgers whose block has ended meanwhile
-
     async def reserve_again(self, reservation: Reservation) -> None:
-        """Reserve the next try of a request. Raises BudgetExhausted."""
-        await reserve(self.ledgers(), reservation)
+        """Reserve the next try of a request, unless it has ended. Raises BudgetExhausted."""
+        if not reservation.is_closed:
+            await reserve(self.ledgers(), reservation)
 
     def settle(self, usage: Usage, *, cached: bool, estimate: int = 0, reservation: Reservation | None = None) -> None:
         """Count the cost of a call that has ended, or give the call back if a cache answered it. ``estimate``: the
@@ -391,18 +391,16 @@ class Scope:
             if reservation is not None:
                 reservation.cancel()
             return
-        for layer in self.open_layers():
-            if layer.funds is not None:
-                layer.funds.add(usage, estimate, reservation)
+        for funds in self._all_funds():
+            funds.add(usage, estimate, reservation)
         if reservation is not None:
             reservation.cancel()  # in ledgers whose block has ended meanwhile
 
     def presume(self, reservation: Reservation) -> Amounts:
         """Count what a request may have cost whose cost nobody knows, since it was stopped, and return it."""
         presumed = NOTHING
-        for layer in self.open_layers():
-            if layer.funds is not None:
-                presumed = presumed.largest(layer.funds.presume(reservation))
+        for funds in self._all_funds():
+            presumed = presumed.largest(funds.presume(reservation))
         reservation.cancel()
         return presumed
 
@@ -411,9 +409,8 @@ class Scope:
         if not self.funded:
             return
         self.give_back(-calls, -metric_calls)
-        for layer in self.open_layers():
-            if layer.funds is not None:
-                layer.funds.add(usage, estimate)
+        for funds in self._all_funds():
+            funds.add(usage, estimate)
 
     def available(self) -> float:
         """The number of calls that the budgets in force have left; infinite without a limit."""

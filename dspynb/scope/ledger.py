@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import operator
 import sys
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from dspynb.errors import BudgetExhausted
@@ -112,6 +113,28 @@ class Cost(NamedTuple):
         """Whether the price of a token is known."""
         return self.prompt_usd is not None and self.reply_usd is not None
 
+    def is_covered_by(self, other: Cost) -> bool:
+        """Whether no number is above that of the other cost."""
+        mine = (self.prompt, self.reply, self.prompt_usd or 0, self.reply_usd or 0, self.call_usd)
+        others = (other.prompt, other.reply, other.prompt_usd or 0, other.reply_usd or 0, other.call_usd)
+        return all(map(operator.le, mine, others))
+
+    def largest(self, other: Cost) -> Cost:
+        """The larger number of each."""
+        prompt_usd = reply_usd = None
+        if self.prompt_usd is not None and other.prompt_usd is not None:
+            prompt_usd = max(self.prompt_usd, other.prompt_usd)
+        if self.reply_usd is not None and other.reply_usd is not None:
+            reply_usd = max(self.reply_usd, other.reply_usd)
+        return self._replace(
+            prompt=max(self.prompt, other.prompt),
+            reply=max(self.reply, other.reply),
+            is_bound=self.is_bound and other.is_bound,
+            prompt_usd=prompt_usd,
+            reply_usd=reply_usd,
+            call_usd=max(self.call_usd, other.call_usd),
+        )
+
     def amounts(self, reply: float, usd: float) -> Amounts:
         """The cost with a reply of this length. ``usd``: the cost in USD if the price of a token is unknown."""
         if self.prompt_usd is not None and self.reply_usd is not None:  # has_price, which mypy does not follow
@@ -124,9 +147,10 @@ class Reservation:
     """What one request may cost, and its place.
 
     ``steps``: the steps around it. ``outer``: the reservation of the request inside which this one is made, such as by
-    a model that calls other models, and whose amounts include those of this one. ``count_prompt``: counts
-    the tokens of the prompt exactly; None if they cannot be counted. ``numbers``: of the requests inside.
-    ``amounts``: what each ledger has reserved for it. ``billed``: what each ledger has counted for earlier tries.
+    a model that calls other models. ``count_prompt``: counts the tokens of the prompt exactly; None if they cannot be
+    counted. ``numbers``: of the requests inside. ``amounts``: what each ledger has reserved for it. ``waits_in``: the
+    ledgers in which it waits for its turn. ``is_started``: whether all ledgers have admitted it before. ``is_closed``:
+    whether the request has ended, so that nothing is reserved for it any more.
     """
 
     place: Place
@@ -136,25 +160,21 @@ class Reservation:
     count_prompt: Callable[[], int] | None = None
     numbers: Iterator[int] = field(default_factory=itertools.count)
     amounts: dict[Ledger, Amounts] = field(default_factory=dict)
-    billed: dict[Ledger, Amounts] = field(default_factory=dict)
+    waits_in: set[Ledger] = field(default_factory=set)
+    is_started: bool = False
+    is_closed: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
-
-    def outer_amounts(self, ledger: Ledger) -> Amounts | None:
-        """What the ledger has reserved for the requests around this one; None if nothing."""
-        amounts = None
-        outer = self.outer
-        while outer is not None:
-            own = outer.amounts.get(ledger)
-            if own is not None:
-                amounts = own if amounts is None else amounts.plus(own)
-            outer = outer.outer
-        return amounts
 
     def cancel(self) -> None:
         """Give back what is still reserved."""
         for ledger in list(self.amounts):
             ledger.settle(self, NOTHING)
+
+    def close(self) -> None:
+        """Give back what is still reserved, at the end of the request."""
+        self.is_closed = True
+        self.cancel()
 
     def notify(self) -> None:
         """Wake the task that waits for this reservation, which may be in another thread's loop."""
@@ -170,34 +190,49 @@ RESERVATION: ContextVar[Reservation | None] = ContextVar("dspynb_reservation", d
 _place = attrgetter("place")
 _FEW = 5
 """Fewer replies of a model than these say too little about the length of the next one."""
+_UNKNOWN_REPLY = 8_192
+"""Tokens of a reply without a limit, while too few replies of the model are known."""
+_PATIENCE = 5.0
+"""Seconds for which a request waits for earlier steps while no request is under way."""
 _MARGIN = 1.25
 """How much longer the next reply may be than the longest one so far."""
 
 
 class _Replies:
-    """What the replies of one model took, in the order of the places of their requests."""
+    """What the replies of one model took, in the order of the places of their requests. It keeps few of them: the first
+    ones, and each that is larger than all at earlier places."""
 
-    __slots__ = ("_items", "_most")
+    __slots__ = ("_first", "_largest")
 
     def __init__(self) -> None:
-        self._items: list[tuple[Place, Amounts]] = []
-        self._most = NOTHING
+        self._first: list[Place] = []
+        self._largest: list[tuple[Place, Amounts]] = []  # the largest amounts up to each of these places
 
     def add(self, place: Place, amounts: Amounts) -> None:
-        insort(self._items, (place, amounts))
-        self._most = self._most.largest(amounts)
+        insort(self._first, place)
+        del self._first[_FEW:]
+        index = bisect_left(self._largest, place, key=itemgetter(0))
+        most = self._largest[index - 1][1] if index else NOTHING
+        if amounts.within(most):
+            return
+        most = most.largest(amounts)
+        later = self._largest[index:]
+        del self._largest[index:]
+        self._largest.append((place, most))
+        for other_place, other in later:
+            if not other.within(most):
+                most = most.largest(other)
+                self._largest.append((other_place, most))
 
     def most(self, before: Place | None = None) -> Amounts | None:
         """The largest amounts of replies at earlier places, with a margin; None for too few replies. ``before``: None
         for those at any place."""
-        count = len(self._items) if before is None else bisect_left(self._items, (before, NOTHING))
-        if count < _FEW:
+        if len(self._first) < _FEW or (before is not None and self._first[-1] >= before):
             return None
-        most = self._most
-        if count < len(self._items):
-            most = NOTHING
-            for _, amounts in self._items[:count]:
-                most = most.largest(amounts)
+        index = len(self._largest)
+        if before is not None:
+            index = bisect_left(self._largest, before, key=itemgetter(0))
+        most = self._largest[index - 1][1] if index else NOTHING
         return Amounts(most.tokens * _MARGIN, most.usd * _MARGIN)
 
 
@@ -209,7 +244,7 @@ class Ledger:
         self.spent = NOTHING
         self.reserved = NOTHING
         self._under_way = 0
-        self._largest = NOTHING  # the largest reservation so far, as an estimate of later ones
+        self._costs: dict[str, Cost] = {}  # the largest cost of a request so far, by model, as that of later ones
         self._replies: dict[str, _Replies] = {}  # by model
         self._steps: list[OpenStep] = []
         self._calls: dict[OpenStep, int] = {}  # about how many requests each open step may still send
@@ -247,11 +282,13 @@ class Ledger:
             self._wake()
 
     # ── requests ──────────────────────────────────────────────────────────────────────────────────────────────────
-    def take(self, request: Reservation) -> bool:
-        """Reserve what a request may cost. False if it must wait (``reserve`` does so). Raises BudgetExhausted."""
+    def take(self, request: Reservation, *, in_order: bool = True) -> bool:
+        """Reserve what a request may cost. False if it must wait (``reserve`` does so). Raises BudgetExhausted.
+        ``in_order``: whether it waits for what earlier steps may need."""
         with self._lock:
+            in_order = in_order or self._under_way > 0
             try:
-                amounts = self._admitted(request)
+                amounts = self._admitted(request, in_order=in_order)
             except BudgetExhausted:
                 self._leave(request)
                 self._wake()
@@ -263,13 +300,19 @@ class Ledger:
             request.amounts[self] = amounts
             self.reserved = self.reserved.plus(amounts)
             self._under_way += 1
-            self._largest = self._largest.largest(amounts)
+            self._wake()
+            return True
+
+    def start(self, request: Reservation) -> None:
+        """Note that a request starts which all ledgers have admitted: its steps have one less to send."""
+        with self._lock:
+            known = self._costs.get(request.cost.model)
+            if known is None or not request.cost.is_covered_by(known):
+                self._costs[request.cost.model] = request.cost if known is None else request.cost.largest(known)
             for step in request.steps:
                 if self._calls.get(step, 0) > 0:
                     self._calls[step] -= 1
                     self._calls_left -= 1
-            self._wake()
-            return True
 
     def is_far(self, request: Reservation) -> bool:
         """Whether the limit also covers, beside this request, all that open steps may need."""
@@ -278,12 +321,19 @@ class Ledger:
             return self._is_far(self.spent.plus(self.reserved).plus(amounts), amounts)
 
     def _is_far(self, total: Amounts, amounts: Amounts) -> bool:
-        return total.plus(self._largest.largest(amounts), self._calls_left).within(self.limit)
+        return total.plus(self._largest_with(amounts), self._calls_left).within(self.limit)
+
+    def _largest_with(self, amounts: Amounts) -> Amounts:
+        """These amounts, or what the largest request of any model would reserve now."""
+        for cost in self._costs.values():
+            amounts = amounts.largest(self._estimate(cost))
+        return amounts
 
     def wait(self, request: Reservation) -> None:
         """Let no later request overtake this one."""
         with self._lock:
-            if request not in self._waiting:
+            if self not in request.waits_in:
+                request.waits_in.add(self)
                 insort(self._waiting, request, key=_place)
 
     def leave(self, request: Reservation) -> None:
@@ -293,8 +343,12 @@ class Ledger:
             self._wake()
 
     def _leave(self, request: Reservation) -> None:
-        if request in self._waiting:
-            self._waiting.remove(request)
+        if self in request.waits_in:
+            request.waits_in.remove(self)
+            index = bisect_left(self._waiting, request.place, key=_place)
+            while self._waiting[index] is not request:
+                index += 1
+            del self._waiting[index]
 
     def note_without_price(self, model: str) -> None:
         """Note that the cost of a reply is unknown. A limit of USD then admits no further request of the model, unless
@@ -316,24 +370,15 @@ class Ledger:
                 self._replies.setdefault(request.cost.model, _Replies()).add(request.place, reply)
             self.spend(actual)
 
-    def bill(self, request: Reservation, actual: Amounts) -> None:
-        """Count what a try of a request cost that is tried once more. The next try is reserved anew."""
-        with self._lock:
-            self.settle(request, actual)
-            request.billed[self] = request.billed.get(self, NOTHING).plus(actual)
-
     def presume(self, request: Reservation) -> Amounts:
         """Count what a request may have cost whose reply nobody has read, and return it; nothing if nothing is reserved
-        for it now. Of a reply without a limit, the longest one so far counts."""
+        for it now. A reply without a limit counts as it is estimated; an unknown price counts nothing."""
         with self._lock:
             if self not in request.amounts:
                 return NOTHING
-            cost = request.cost
-            replies = self._replies.get(cost.model)
-            most = None if replies is None else replies.most()
-            amounts = self._expected(cost)
-            if not amounts.within(_FINITE):
-                amounts = cost.amounts(0, 0.0) if most is None else most
+            amounts = self._expected(request.cost)
+            if amounts.usd == math.inf:
+                amounts = amounts._replace(usd=0.0)
             self.settle(request, amounts)
             return amounts
 
@@ -343,7 +388,7 @@ class Ledger:
             self.spent = self.spent.plus(actual)
             self._wake()
 
-    def _admitted(self, request: Reservation) -> Amounts | None:
+    def _admitted(self, request: Reservation, *, in_order: bool) -> Amounts | None:
         """What to reserve for a request that may be sent now; None if it must wait. Raises BudgetExhausted."""
         place = request.place
         cost = request.cost
@@ -354,9 +399,6 @@ class Ledger:
         if self._waiting and self._waiting[0].place < place:
             return None
         used = self.spent.plus(self.reserved)
-        outer = request.outer_amounts(self)
-        if outer is not None:
-            used = used.plus(outer, -1)
         amounts = self._estimate(cost)
         total = used.plus(amounts)
         if self._is_far(total, amounts):  # as nearly always
@@ -364,15 +406,17 @@ class Ledger:
         amounts = self._estimate(cost, place)
         total = used.plus(amounts)
         if total.within(self.limit):
-            largest = self._largest.largest(amounts)
-            is_covered = total.plus(largest, self._calls_before(place)).within(self.limit)
+            if not in_order:
+                return amounts
+            is_covered = total.plus(self._largest_with(amounts), self._calls_before(place)).within(self.limit)
             return amounts if is_covered else None
-        if self._under_way and outer is None:  # a request around this one does not end before it
+        if self._under_way:
             return None
         if self._may_exceed(cost):
-            return None if self._calls_before(place) else self._rest()
-        self._cut = place if self._cut is None else min(self._cut, place)
-        raise self.refusal(amounts if amounts.within(_FINITE) else cost.amounts(0, 0.0))
+            return None if in_order and self._calls_before(place) else self._rest()
+        if request.steps:  # other requests have no order in which all later ones would be refused
+            self._cut = place if self._cut is None else min(self._cut, place)
+        raise self.refusal(amounts if cost.is_bound and amounts.within(_FINITE) else cost.amounts(0, 0.0))
 
     def _check_price(self, cost: Cost) -> None:
         """Raise BudgetExhausted if the cost of a request in USD is neither known nor going to be reported."""
@@ -393,7 +437,7 @@ class Ledger:
         """What a request may cost. ``before``: counts replies at earlier places only."""
         replies = self._replies.get(cost.model)
         most = None if replies is None else replies.most(before)
-        reply = cost.reply
+        reply = min(cost.reply, _UNKNOWN_REPLY) if not cost.is_bound else cost.reply
         usd = math.inf if self.limit.usd < math.inf else 0.0
         if most is not None:
             usd = most.usd
@@ -420,9 +464,12 @@ class Ledger:
             ("USD", "usd", self.spent.usd, self.limit.usd, amounts.usd),
         ):
             if limit < math.inf and (spent + needed > limit or not needed):
-                may_need = f", and the next call may need {needed:.6g}" if needed else ""
+                if needed:
+                    more = f", and the next call may need {needed:.6g}"
+                else:
+                    more = "" if self.is_spent else ", and an earlier call needs more than the rest"
                 problems.append(
-                    f"the budget of {limit:g} {unit} is spent: {spent:.6g} are used{may_need}; "
+                    f"the budget of {limit:g} {unit} is spent: {spent:.6g} are used{more}; "
                     f"give a larger dn.Budget({name}=…) to continue"
                 )
         return BudgetExhausted("; ".join(problems[:1]))
@@ -450,18 +497,34 @@ class Ledger:
 async def reserve(ledgers: Sequence[Ledger], request: Reservation) -> None:
     """Reserve the cost of a request in all ledgers or in none, and wait for its turn where it must. Raises
     BudgetExhausted."""
+    in_order = True
     try:
         if request.count_prompt is not None and not all(ledger.is_far(request) for ledger in ledgers):
             await _count_prompt(ledgers, request, request.count_prompt)
         while True:
             request.changed.clear()
-            if _take_from_all(ledgers, request):
-                return
-            await request.changed.wait()
+            if _take_from_all(ledgers, request, in_order=in_order):
+                break
+            in_order = await _is_woken(request)
     except BaseException:
         for ledger in ledgers:
             ledger.leave(request)
         raise
+    if not request.is_started:
+        request.is_started = True
+        for ledger in ledgers:
+            ledger.start(request)
+
+
+async def _is_woken(request: Reservation) -> bool:
+    """Wait for a change in a ledger, and return whether there was one within the time that steps may take on their own.
+    A step can wait for something that a later one holds, such as a lock, and would otherwise wait for ever."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await request.changed.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _count_prompt(ledgers: Sequence[Ledger], request: Reservation, count: Callable[[], int]) -> None:
@@ -473,12 +536,12 @@ async def _count_prompt(ledgers: Sequence[Ledger], request: Reservation, count: 
     request.cost = request.cost._replace(prompt=min(prompt, request.cost.prompt))
 
 
-def _take_from_all(ledgers: Sequence[Ledger], request: Reservation) -> bool:
+def _take_from_all(ledgers: Sequence[Ledger], request: Reservation, *, in_order: bool) -> bool:
     """Reserve in all ledgers, or in none."""
     taken: list[Ledger] = []
     try:
         for ledger in ledgers:
-            if not ledger.take(request):
+            if not ledger.take(request, in_order=in_order):
                 break
             taken.append(ledger)
         else:

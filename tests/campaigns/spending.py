@@ -35,6 +35,7 @@ from pathlib import Path
 
 import dspynb as dn
 from dspynb.lm import limits
+from dspynb.scope.ledger import NOTHING
 from tests.campaigns.paid_server import PROMPT_PRICE, REPLY_PRICE
 
 ROOT = Path(__file__).parents[2]
@@ -204,7 +205,8 @@ def run_once(trial, served, latency):
     ledger = None if meter is None else meter.ledger
     largest = 0.0
     if ledger is not None:
-        largest = ledger._largest.tokens if trial["unit"] == "tokens" else ledger._largest.usd
+        amounts = ledger._largest_with(NOTHING)
+        largest = amounts.tokens if trial["unit"] == "tokens" else amounts.usd
     facts = {"done": done, "status": run.status, "took": took, "began": began, "largest": largest}
     return {**facts, **{f"billed {name}": value for name, value in served.ledger(key).items()}}
 

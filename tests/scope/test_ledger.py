@@ -141,11 +141,20 @@ def test_a_request_waits_for_those_under_way_and_none_overtakes_it():
 def test_the_first_refused_request_refuses_all_later_ones():
     async def main():
         ledger = ledger_of(100)
+        step = OpenStep((3,), 1)
         with pytest.raises(BudgetExhausted, match=r"the budget of 100 tokens is spent: 0 are used, .* may need 150"):
-            await reserve([ledger], request(3, 150))
-        with pytest.raises(BudgetExhausted, match="the budget of 100 tokens"):
+            await reserve([ledger], request(3, 150, steps=[step]))
+        with pytest.raises(BudgetExhausted, match="an earlier call needs more than the rest"):
             await reserve([ledger], request(4, 10))
         await reserve([ledger], request(2, 10))
+
+
+def test_a_request_outside_of_steps_that_is_refused_leaves_the_rest_to_smaller_ones():
+    async def main():
+        ledger = ledger_of(100)
+        with pytest.raises(BudgetExhausted, match="may need 150"):
+            await reserve([ledger], request(3, 150))
+        await reserve([ledger], request(4, 10))
 
     asyncio.run(main())
 

@@ -128,6 +128,170 @@ def test_a_request_inside_a_request_does_not_wait_for_it(tokens):
     assert all(isinstance(result, dn.BudgetExhausted) for result in results if isinstance(result, Exception))
 
 
+@pytest.mark.filterwarnings("ignore::dspynb.errors.HiddenPredictorWarning")
+@pytest.mark.parametrize(("settings", "most"), [({}, 1), ({"max_tokens": 1_000}, 4)])
+def test_requests_inside_a_request_keep_the_limit_together(settings, most):
+    class Inner:
+        now = peak = 0
+
+        async def complete(self, request):
+            self.now += 1
+            self.peak = max(self.peak, self.now)
+            await asyncio.sleep(0.02)
+            self.now -= 1
+            return dn.LMReply(
+                chat(answer="4"), usage=dn.Usage(calls=1, prompt_tokens=90, completion_tokens=910, usd=0.0)
+            )
+
+    class Many:
+        async def complete(self, request):
+            self.results = await asyncio.gather(
+                *(predict(question=f"{number}") for number in range(20)), return_exceptions=True
+            )
+            return dn.LMReply(chat(answer="4"), usage=dn.Usage(calls=1))
+
+    inner, many = Inner(), Many()
+    predict = question(inner, **settings)
+    with dn.Budget(tokens=6_000) as meter:
+        asked(question(many, **settings))
+    assert inner.peak <= most
+    assert 4_000 <= meter.spent["tokens"] <= 6_000
+    assert (
+        len([result for result in many.results if not isinstance(result, Exception)]) == meter.spent["tokens"] / 1_000
+    )
+
+
+# ── steps that wait for each other ────────────────────────────────────────────────────────────────────────────────────
+def test_a_row_that_waits_for_a_lock_of_a_later_row_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr("dspynb.scope.ledger._PATIENCE", 0.3)
+
+    class Locked(dn.Module):
+        def __init__(self):
+            self.ask = question(stub(), max_tokens=200)
+            self.lock = asyncio.Lock()
+
+        async def forward(self, question):
+            await asyncio.sleep(0.05 if question == "0" else 0)
+            async with self.lock:
+                await asyncio.sleep(0.1)
+                return await self.ask(question=question)
+
+    with dn.Budget(tokens=1_200) as meter:
+        dn.run_sync(lambda: Locked().batch([{"question": "0"}, {"question": "1"}], concurrency=2))
+    assert 100 <= meter.spent["tokens"] <= 1_200
+
+
+def stub(tokens=100):
+    """A model whose replies cost so many tokens."""
+
+    def answer(request):
+        return dn.LMReply(chat(answer="4"), usage=dn.Usage(calls=1, prompt_tokens=tokens - 10, completion_tokens=10))
+
+    return dn.FunctionLM(answer)
+
+
+# ── equal requests ────────────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_equal_requests_that_are_sent_once_reserve_once(monkeypatch, tmp_path, is_cancelled):
+    monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("dspynb.lm.limits.backoff", lambda *_: 0.0)
+
+    async def answer(body, number):
+        await asyncio.sleep(0.1)
+        return billed(900, 100, "" if number == 1 else None)
+
+    async def main(server):
+        program = question(model(server, retries=2, max_tokens=1_000, cache=True))
+        with dn.Budget(tokens=3_500) as meter:
+            calls = [asyncio.ensure_future(program(question="same?")) for _ in range(2)]
+            await until(lambda: server.bodies)
+            if is_cancelled:
+                calls[0].cancel()
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            assert meter.ledger.reserved.tokens == 0
+        return meter, results
+
+    with Server(answer) as server:
+        meter, results = dn.run_sync(lambda: main(server))
+    assert results[1].answer == "4"
+    assert len(server.bodies) == 2
+    assert meter.spent["tokens"] <= 3_500
+    assert is_cancelled or meter.spent["tokens"] == 2_000
+
+
+# ── far from the limit, and after a refusal ───────────────────────────────────────────────────────────────────────────
+def test_far_from_its_limit_a_budget_leaves_all_requests_at_the_same_time():
+    class Own:
+        now = peak = 0
+
+        async def complete(self, request):
+            self.now += 1
+            self.peak = max(self.peak, self.now)
+            await asyncio.sleep(0.02)
+            self.now -= 1
+            return dn.LMReply(chat(answer="4"), usage=dn.Usage(calls=1, prompt_tokens=90, completion_tokens=10))
+
+    own = Own()
+    with dn.Budget(tokens=10_000_000):
+        dn.run_sync(lambda: question(own).batch([{"question": f"{number}?"} for number in range(64)], concurrency=16))
+    assert own.peak == 16
+
+
+def test_a_refused_request_leaves_the_rest_of_the_budget_to_a_smaller_one():
+    large, small = (question(stub(), max_tokens=most) for most in (50_000, 200))
+    with dn.Budget(tokens=20_000) as meter:
+        with pytest.raises(dn.BudgetExhausted, match="may need 50"):
+            large.run_sync(question="2+2?")
+        assert small.run_sync(question="2+2?").answer == "4"
+    assert meter.spent["tokens"] == 100
+
+
+def test_a_retry_that_is_refused_takes_no_call(monkeypatch):
+    monkeypatch.setattr("dspynb.lm.limits.backoff", lambda *_: 0.0)
+    with Server(lambda body, number: billed(300, 1_000, "")) as server, dn.Budget(tokens=2_000, calls=100) as meter:
+        asked(question(model(server, retries=2, max_tokens=1_000)))
+    assert (len(server.bodies), meter.spent["calls"], meter.spent["tokens"]) == (1, 1, 1_300)
+
+
+def test_billed_tries_count_although_the_last_reply_has_no_usage(monkeypatch):
+    monkeypatch.setattr("dspynb.lm.limits.backoff", lambda *_: 0.0)
+
+    def answer(body, number):
+        if number == 1:
+            return billed(300, 1_000, "")
+        whole = reply(chat(answer="4"))
+        del whole["usage"]
+        return whole
+
+    with Server(answer) as server, dn.Budget(tokens=100_000, usd=1) as meter:
+        asked(question(model(server, max_tokens=1_000, retries=2, price={"input": 1.0, "output": 10.0})))
+    assert meter.spent["tokens"] == 1_300 + meter.estimated
+    assert meter.spent["usd"] == meter.ledger.spent.usd > 0.0103
+
+
+def test_a_call_whose_deadline_passes_before_it_is_sent_counts_nothing():
+    async def answer(body, number):
+        await asyncio.sleep(1)
+        return billed(300, 100)
+
+    with Server(answer) as server, dn.Budget(tokens=1_000_000) as meter:
+        asked(question(model(server, concurrency=1, max_tokens=5_000, deadline=0.3, retries=0)), 20)
+    assert meter.estimated < 5 * 6_000
+
+
+def test_a_replay_is_free_under_a_budget_whose_time_is_over():
+    program = dn.BestOfN(question(stub()), lambda row, prediction: False, n=4)
+    with dn.trace() as trace:
+        program.run_sync(question="2+2?")
+
+    async def main():
+        with dn.Budget(seconds=0.01):
+            await asyncio.sleep(0.05)
+            return await dn.replay(trace, program)
+
+    assert dn.run_sync(main) is not None
+
+
 # ── prices ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_nothing_is_sent_to_a_model_without_a_price_and_the_error_says_what_to_give():
     with Server(lambda body, number: billed(300, 100)) as server, dn.Budget(usd=1):

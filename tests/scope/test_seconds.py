@@ -10,7 +10,9 @@ import pytest
 
 import dspynb as dn
 from dspynb.scope.clock import Clock, TimeLimit
+from tests.cases.providers import model
 from tests.helpers import chat
+from tests.lm.server import Server, reply
 
 ROWS = [{"question": f"{number}?", "answer": "4"} for number in range(64)]
 FOREVER = 60
@@ -107,6 +109,44 @@ def test_a_call_that_is_expected_to_end_too_late_is_not_started():
     with pytest.raises(dn.BudgetExhausted, match="are left, and a call of .* takes about"):
         asyncio.run(main())
     assert 1 <= len(model.begun) <= 4
+
+
+def test_a_time_that_is_over_when_a_block_begins_cancels_nothing_later():
+    async def main():
+        clock = Clock(1e-6)
+        with pytest.raises(dn.BudgetExhausted):
+            async with TimeLimit([clock]):
+                pytest.fail("the block began")
+        await asyncio.sleep(0)
+        return asyncio.current_task().cancelling()
+
+    assert asyncio.run(main()) == 0
+
+
+def test_rows_of_a_model_that_blocks_the_event_loop_are_kept():
+    def answer(request):
+        time.sleep(0.3)
+        return chat(answer="4")
+
+    with dn.Budget(seconds=0.2):
+        results = dn.run_sync(lambda: question(dn.FunctionLM(answer)).batch(ROWS[:3], concurrency=1))
+    assert results[0].answer == "4"
+    assert all(isinstance(result, dn.BudgetExhausted) for result in results[1:])
+
+
+def test_the_time_that_a_call_waits_for_a_slot_is_no_part_of_how_long_calls_take():
+    async def answer(body, number):
+        await asyncio.sleep(0.05)
+        return reply(chat(answer="4"))
+
+    async def main(server):
+        program = question(model(server, concurrency=1, cache=False))
+        with dn.Budget(seconds=60) as meter:
+            await asyncio.gather(*(program(question=f"{number}") for number in range(16)))
+            return meter.clock.expected("openai/m")
+
+    with Server(answer) as server:
+        assert 0.04 < asyncio.run(main(server)) < 0.3
 
 
 def test_retries_do_not_start_when_the_time_is_over():

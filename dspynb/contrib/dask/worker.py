@@ -224,6 +224,7 @@ class GrantFunds:
     """
 
     covers = True
+    is_free = False
     step: OpenStep | None = None
 
     def __init__(self, grant: Grant, ask: Ask) -> None:
@@ -282,11 +283,6 @@ class GrantFunds:
             self.estimate += estimate
         if self._meter is not None:
             self._meter.add(usage, estimate, reservation)
-
-    def bill(self, reservation: Reservation, usage: Usage) -> None:
-        """Count what a try of a request cost that is tried once more; see ``Meter.bill``."""
-        if self._meter is not None:
-            self._meter.bill(reservation, usage)
 
     def presume(self, reservation: Reservation) -> Amounts:
         """Count what a request may have cost that was stopped, and return it."""

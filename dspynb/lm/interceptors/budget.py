@@ -17,7 +17,7 @@ from dspynb.scope.call_context import Place
 from dspynb.scope.clock import Clock, TimeLimit
 from dspynb.scope.ledger import RESERVATION, Reservation
 
-__all__ = ["BUDGET", "FREE_REFUSALS", "BudgetInterceptor", "is_free_refusal", "presume"]
+__all__ = ["BUDGET", "FREE_REFUSALS", "BudgetInterceptor", "is_free_refusal", "presume", "settle"]
 
 FREE_REFUSALS = (ContextTooLong, UnsupportedParameter)
 """Errors of requests that a provider refuses before it calls the model."""
@@ -55,16 +55,17 @@ class BudgetInterceptor:
                 _count_failed(call, error)
                 raise
             except (asyncio.CancelledError, Halted):
-                _count_stopped(call)
+                presume(call)
                 raise
             else:
-                _settle(call, reply.usage, f"{reply.text}{reply.reasoning or ''}", cached=reply.cached)
+                settle(call, reply.usage, f"{reply.text}{reply.reasoning or ''}", cached=reply.cached)
             finally:
                 if call.reservation is not None:
-                    call.reservation.cancel()
+                    call.reservation.close()
             if not reply.cached:
+                seconds = reply.usage.seconds or time.perf_counter() - began
                 for clock in clocks:
-                    clock.note(call.model, time.perf_counter() - began)
+                    clock.note(call.model, seconds / (1 + reply.usage.retries))
             return reply
 
 
@@ -95,37 +96,31 @@ async def _inside(reservation: Reservation, reply: Awaitable[LMReply]) -> LMRepl
         RESERVATION.reset(token)
 
 
-def presume(call: ModelCall, reservation: Reservation) -> None:
-    """Count what a try of a call may have cost whose cost nobody knows, and note it on the call."""
-    amounts = call.scope.presume(reservation)
+def presume(call: ModelCall) -> None:
+    """Count what the last try of a call may have cost whose reply nobody has read, if it was sent, since the provider
+    bills it. It is noted on the call."""
+    if call.reservation is None or not call.is_sent:
+        return
+    amounts = call.scope.presume(call.reservation)
     if any(amounts):
-        prompt = int(min(reservation.cost.prompt, amounts.tokens))
-        call.presume(Usage(0, prompt, int(amounts.tokens) - prompt, usd=amounts.usd))
+        prompt = int(min(call.reservation.cost.prompt, amounts.tokens))
+        usage = Usage(0, prompt, int(amounts.tokens) - prompt, usd=amounts.usd)
+        call.presumed = usage if call.presumed is None else call.presumed + usage
 
 
 def _count_failed(call: ModelCall, error: ModelError) -> None:
     """Count what a call cost that has failed; what it may have cost if it timed out."""
     if is_free_refusal(error):
         call.scope.give_back(1)
-        return
-    if isinstance(error, ModelTimeout) and call.reservation is not None:
-        presume(call, call.reservation)
-    if error.usage is not None:
+    elif error.usage is not None:
         reply_text = f"{getattr(error, 'text', '')}{getattr(error, 'reasoning', None) or ''}"
-        _settle(call, error.usage, reply_text, cached=error.cached)
+        settle(call, error.usage, reply_text, cached=error.cached)
+    elif isinstance(error, ModelTimeout):
+        presume(call)
 
 
-def _count_stopped(call: ModelCall) -> None:
-    """Count what a request may have cost whose reply nobody has read, if it was sent, since the provider bills it; and
-    what its earlier tries cost."""
-    pending = call.pending
-    if call.reservation is not None and (pending is None or pending.is_sent):
-        presume(call, call.reservation)
-    if pending is not None and pending.billed is not None:
-        _settle(call, pending.billed, "", cached=False)
-
-
-def _settle(call: ModelCall, usage: Usage, reply_text: str, *, cached: bool) -> None:
+def settle(call: ModelCall, usage: Usage, reply_text: str, *, cached: bool = False) -> None:
+    """Count the usage of the last try of a call."""
     estimate = 0 if cached else missing_tokens(usage, call.request.messages, reply_text)
     call.scope.settle(usage, cached=cached, estimate=estimate, reservation=call.reservation)
 

@@ -25,13 +25,7 @@ __all__ = ["Interceptor", "Links", "ModelCall", "Pending", "Proceed", "chain", "
 
 
 class Pending(Protocol):
-    """A request that is waiting or being sent. ``billed``: what its tries cost so far that failed; None if nothing."""
-
-    billed: Usage | None
-
-    @property
-    def is_sent(self) -> bool:
-        """Whether the last try of the request has been sent."""
+    """A request that is waiting or being sent."""
 
     def reply_so_far(self) -> LMReply:
         """The times and the ids of the call as they are known now, as those of a reply without a text."""
@@ -51,7 +45,8 @@ class ModelCall:
     ``LM``. ``admitted``: whether the runs and budgets around the call have admitted it.
     ``streamed``: whether the listener has received the text of the reply. ``reservation``: what budgets of tokens and
     USD have reserved for the call; None where none are in force. ``presumed``: what tries of the call may have cost
-    that were stopped or timed out; None without such a try.
+    that were stopped or timed out, and ``billed``: what tries cost whose replies could not be used; None without such a
+    try. ``is_sent``: whether its last try has been sent; True for models other than ``LM``.
     """
 
     lm: LMProtocol
@@ -69,11 +64,14 @@ class ModelCall:
     streamed: bool = False
     reservation: Reservation | None = None
     presumed: Usage | None = None
+    billed: Usage | None = None
+    is_sent: bool = True
 
-    def presume(self, usage: Usage | None) -> None:
-        """Add what a try may have cost whose cost nobody knows."""
-        if usage is not None:
-            self.presumed = usage if self.presumed is None else self.presumed + usage
+    def whole_usage(self, usage: Usage) -> Usage:
+        """The usage of the call with that of its earlier tries. ``usage``: that of the last try."""
+        if self.billed is not None:
+            usage = usage + self.billed
+        return usage if self.presumed is None else usage + self.presumed
 
     @property
     def model(self) -> str:

@@ -69,22 +69,26 @@ class SingleFlight:
         """
         if call.key is None or call.listener is not None:
             return await proceed(call)
-        reply, sent = await self.join(call.key, partial(proceed, call))
+        reply, sent = await self.join(call.key, partial(_send_reserved, call, proceed), partial(_release, call))
         return reply if sent else replace(reply, cached=True, usage=reply.usage.as_cached())
 
-    async def join(self, key: str, send: Callable[[], Coroutine[Any, Any, LMReply]]) -> tuple[LMReply, bool]:
+    async def join(
+        self, key: str, send: Callable[[], Coroutine[Any, Any, LMReply]], on_wait: Callable[[], object] | None = None
+    ) -> tuple[LMReply, bool]:
         """Send a request, or wait for an equal pending one. Returns the reply, and whether this call sent the request.
 
         The call that sent the request pays for it and for its retries. If that call is halted (its run was stopped or
-        its budget is spent), a waiting call sends the request again.
+        its budget is spent), a waiting call sends the request again. ``on_wait`` is called if this call waits.
         """
         while True:
             try:
-                return await self._join(key, send)
+                return await self._join(key, send, on_wait)
             except _SenderHalted:
                 continue
 
-    async def _join(self, key: str, send: Callable[[], Coroutine[Any, Any, LMReply]]) -> tuple[LMReply, bool]:
+    async def _join(
+        self, key: str, send: Callable[[], Coroutine[Any, Any, LMReply]], on_wait: Callable[[], object] | None
+    ) -> tuple[LMReply, bool]:
         loop = asyncio.get_running_loop()
         flights = self._loops.setdefault(loop, {})
         flight = flights.get(key)
@@ -93,6 +97,8 @@ class SingleFlight:
             flight = _Flight(send)
             flights[key] = flight
             sender = True
+        elif on_wait is not None:
+            on_wait()
         reply: asyncio.Future[LMReply] = loop.create_future()
         flight.waiters.append(reply)
         try:
@@ -110,3 +116,16 @@ class SingleFlight:
             if flights.get(key) is flight and (flight.task.done() or not flight.waiters):
                 del flights[key]
                 flight.task.cancel()
+
+
+async def _send_reserved(call: ModelCall, proceed: Proceed) -> LMReply:
+    """Send a request. A call that has waited for another one reserves its cost anew."""
+    if call.reservation is not None and not call.reservation.amounts:
+        await call.scope.reserve_again(call.reservation)
+    return await proceed(call)
+
+
+def _release(call: ModelCall) -> None:
+    """Give back what is reserved for a call that sends nothing itself."""
+    if call.reservation is not None:
+        call.reservation.cancel()
