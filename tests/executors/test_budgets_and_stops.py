@@ -92,16 +92,16 @@ def test_tokens_are_counted_and_end_the_run(dask):
             right,
             executor=dask,
             concurrency=2,
-            budget=dn.Budget(tokens=100),
+            budget=dn.Budget(tokens=2_000),
         )
 
     evaluation = run(main())
     assert evaluation.run.status == "exhausted"
-    assert 100 <= evaluation.usage.tokens <= 100 + 2 * 10
+    assert 1_000 <= evaluation.usage.tokens <= 2_000 + 2 * 200
 
 
 def tokens(request):
-    return dn.LMReply(chat(answer="1"), usage=dn.Usage(calls=1, prompt_tokens=8, completion_tokens=2))
+    return dn.LMReply(chat(answer="1"), usage=dn.Usage(calls=1, prompt_tokens=180, completion_tokens=20))
 
 
 # ── stop ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

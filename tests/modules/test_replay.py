@@ -430,10 +430,10 @@ def test_a_replay_writes_nothing_to_the_runs_folder_and_nothing_to_the_program(t
     assert len(dn.runs()) == files
 
 
-@pytest.mark.parametrize("limits", [{"calls": 1}, {"tokens": 1}])
+@pytest.mark.parametrize("limits", [{"calls": 1}, {"tokens": 600}])
 def test_a_replay_spends_nothing_of_a_budget_even_if_it_calls_several_predictors_concurrently(limits):
     program = dn.BestOfN(Four(), reward=lambda row, p: 0.5, n=2, threshold=None)
-    reply = dn.LMReply(chat(sentence="s"), usage=dn.Usage(calls=1, prompt_tokens=50))
+    reply = dn.LMReply(chat(sentence="s"), usage=dn.Usage(calls=1, prompt_tokens=600))
     with dn.trace() as t, dn.context(lm=dn.ScriptedLM([reply] * 8)):
         asyncio.run(program(subject="the sea"))
     with dn.Budget(**limits) as meter, dn.context(lm=dn.ScriptedLM([reply])):
