@@ -58,8 +58,8 @@ def prompt_tokens(messages):
 def reply_text(messages, words):
     """A reply with all fields that the prompt asks for."""
     prompt = messages[-1]["content"]
-    asked = prompt[prompt.rfind("Respond with") :] if "Respond with" in prompt else ""
-    names = [name for name in dict.fromkeys(_FIELDS.findall(asked)) if name != "completed"] or ["answer"]
+    requested = prompt[prompt.rfind("Respond with") :] if "Respond with" in prompt else ""
+    names = [name for name in dict.fromkeys(_FIELDS.findall(requested)) if name != "completed"] or ["answer"]
     parts = [f"[[ ## {name} ## ]]\n{words}" for name in names]
     return "\n\n".join([*parts, "[[ ## completed ## ]]"])
 

@@ -557,8 +557,8 @@ def test_a_batch_gets_a_budget_of_tokens_that_counts_what_was_spent_before():
         async def answer(request):
             calls.append(request)
             if len(calls) == 3:
-                dn.last_run().set_budget(tokens=80)
-            return dn.LMReply(chat(sentence="s"), usage=dn.Usage(1, 5, 5))
+                dn.last_run().set_budget(tokens=1_300)
+            return dn.LMReply(chat(sentence="s"), usage=dn.Usage(1, 50, 50))
 
         rows = await dn.Predict(Caption, lm=dn.FunctionLM(answer)).batch(SUBJECTS * 5, concurrency=1)
         run = dn.last_run()

@@ -29,7 +29,7 @@ async def until(condition):
             await asyncio.sleep(0.01)
 
 
-def asked(program, count=1):
+def answers(program, count=1):
     async def main():
         calls = (program(question=f"{number}?") for number in range(count))
         return await asyncio.gather(*calls, return_exceptions=True)
@@ -43,7 +43,7 @@ def asked(program, count=1):
 def test_tries_that_are_billed_do_not_wait_for_each_other(monkeypatch, count, tokens):
     without_waiting(monkeypatch)
     with Server(lambda body, number: billed(300, 100, "")) as server, dn.Budget(tokens=tokens) as meter:
-        asked(question(model(server, retries=4, max_tokens=100)), count)
+        answers(question(model(server, retries=4, max_tokens=100)), count)
     assert meter.spent["tokens"] == 400 * len(server.bodies) <= tokens
     assert len(server.bodies) == min(5 * count, len(server.bodies))
 
@@ -56,7 +56,7 @@ def test_a_try_that_timed_out_counts_what_it_may_have_cost():
 
     with Server(answer) as server, dn.Budget(tokens=100_000) as meter:
         lm = model(server, retries=1, timeout=0.5, max_tokens=1_000)
-        asked(question(lm))
+        answers(question(lm))
     assert len(server.bodies) == 2
     assert 400 + 1_000 < meter.spent["tokens"] == 400 + meter.estimated
 
@@ -121,7 +121,7 @@ class Router:
 @pytest.mark.parametrize("tokens", [1_500, 5_000, 100_000])
 def test_a_request_inside_a_request_does_not_wait_for_it(tokens):
     with Server(lambda body, number: billed(300, 100)) as server, dn.Budget(tokens=tokens) as meter:
-        results = asked(question(Router(question(model(server, max_tokens=100)))), 4)
+        results = answers(question(Router(question(model(server, max_tokens=100)))), 4)
     done = [result for result in results if not isinstance(result, Exception)]
     assert meter.spent["tokens"] == 400 * len(server.bodies) <= tokens
     assert done or tokens < 5_000
@@ -153,7 +153,7 @@ def test_requests_inside_a_request_keep_the_limit_together(settings, most):
     inner, many = Inner(), Many()
     predict = question(inner, **settings)
     with dn.Budget(tokens=6_000) as meter:
-        asked(question(many, **settings))
+        answers(question(many, **settings))
     assert inner.peak <= most
     assert 4_000 <= meter.spent["tokens"] <= 6_000
     assert (
@@ -249,7 +249,7 @@ def test_a_refused_request_leaves_the_rest_of_the_budget_to_a_smaller_one():
 def test_a_retry_that_is_refused_takes_no_call(monkeypatch):
     monkeypatch.setattr("dspynb.lm.limits.backoff", lambda *_: 0.0)
     with Server(lambda body, number: billed(300, 1_000, "")) as server, dn.Budget(tokens=2_000, calls=100) as meter:
-        asked(question(model(server, retries=2, max_tokens=1_000)))
+        answers(question(model(server, retries=2, max_tokens=1_000)))
     assert (len(server.bodies), meter.spent["calls"], meter.spent["tokens"]) == (1, 1, 1_300)
 
 
@@ -264,7 +264,7 @@ def test_billed_tries_count_although_the_last_reply_has_no_usage(monkeypatch):
         return whole
 
     with Server(answer) as server, dn.Budget(tokens=100_000, usd=1) as meter:
-        asked(question(model(server, max_tokens=1_000, retries=2, price={"input": 1.0, "output": 10.0})))
+        answers(question(model(server, max_tokens=1_000, retries=2, price={"input": 1.0, "output": 10.0})))
     assert meter.spent["tokens"] == 1_300 + meter.estimated
     assert meter.spent["usd"] == meter.ledger.spent.usd > 0.0103
 
@@ -275,7 +275,7 @@ def test_a_call_whose_deadline_passes_before_it_is_sent_counts_nothing():
         return billed(300, 100)
 
     with Server(answer) as server, dn.Budget(tokens=1_000_000) as meter:
-        asked(question(model(server, concurrency=1, max_tokens=5_000, deadline=0.3, retries=0)), 20)
+        answers(question(model(server, concurrency=1, max_tokens=5_000, deadline=0.3, retries=0)), 20)
     assert meter.estimated < 5 * 6_000
 
 
@@ -325,14 +325,14 @@ def test_a_model_of_ones_own_with_a_price_does_not_exceed_a_budget_in_usd():
 
     own = Own()
     with dn.Budget(usd=0.55) as meter:
-        asked(question(own, max_tokens=100), 64)
+        answers(question(own, max_tokens=100), 64)
     assert own.calls == 5
     assert meter.spent["usd"] == pytest.approx(0.5)
 
 
 def test_a_price_of_zero_costs_nothing():
     with Server(lambda body, number: billed(300, 100)) as server, dn.Budget(usd=1e-6) as meter:
-        results = asked(question(model(server, price={"input": 0, "output": 0})), 20)
+        results = answers(question(model(server, price={"input": 0, "output": 0})), 20)
     assert meter.spent["usd"] == 0
     assert not [result for result in results if isinstance(result, Exception)]
 
@@ -341,7 +341,7 @@ def test_a_server_without_usage_counts_the_reserved_usd_and_estimated_tokens():
     body = reply(chat(answer="4"))
     del body["usage"]
     with Server(lambda request, number: body) as server, dn.Budget(usd=0.01) as meter:
-        asked(question(model(server, price={"input": 1.0, "output": 10.0}, max_tokens=100)), 20)
+        answers(question(model(server, price={"input": 1.0, "output": 10.0}, max_tokens=100)), 20)
     assert meter.ledger.spent.usd <= 0.01
     assert 1 <= len(server.bodies) < 20
 
