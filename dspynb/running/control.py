@@ -58,8 +58,8 @@ class Steering:
     __slots__ = ("_lock", "applied", "closed", "pending")
 
     def __init__(self) -> None:
-        self.pending: list[Request] = []  # a plain attribute, since every step reads it
-        self.applied: list[Steered] = []
+        self.pending: Sequence[Request] = ()  # a plain attribute, since every step reads it
+        self.applied: Sequence[Steered] = ()
         self.closed = False
         self._lock = threading.Lock()
 

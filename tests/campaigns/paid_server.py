@@ -57,9 +57,9 @@ def prompt_tokens(messages):
 
 def reply_text(messages, words):
     """A reply with all fields that the prompt asks for."""
-    prompt = messages[-1]["content"]
-    requested = prompt[prompt.rfind("Respond with") :] if "Respond with" in prompt else ""
-    names = [name for name in dict.fromkeys(_FIELDS.findall(requested)) if name != "completed"] or ["answer"]
+    prompt = next((m["content"] for m in reversed(messages) if "Respond with" in m["content"]), "Respond with")
+    names = list(dict.fromkeys(_FIELDS.findall(prompt[prompt.rfind("Respond with") :])))
+    names = [name for name in names if name != "completed"] or ["answer"]
     parts = [f"[[ ## {name} ## ]]\n{words}" for name in names]
     return "\n\n".join([*parts, "[[ ## completed ## ]]"])
 

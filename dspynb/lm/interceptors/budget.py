@@ -42,6 +42,11 @@ class BudgetInterceptor:
         call.admitted = True
         if not scope.funded:
             return await scope.in_flight(proceed(call))
+        return await self._send_funded(call, proceed)
+
+    async def _send_funded(self, call: ModelCall, proceed: Proceed) -> LMReply:
+        """Reserve what the call may cost, send it, and count what it cost."""
+        scope = call.scope
         clocks = scope.clocks()
         async with TimeLimit(clocks) if clocks else _NO_TIME_LIMIT:
             await _reserve(call, clocks)
