@@ -60,7 +60,7 @@ def reply_text(messages, words):
     prompt = next((m["content"] for m in reversed(messages) if "Respond with" in m["content"]), "Respond with")
     names = list(dict.fromkeys(_FIELDS.findall(prompt[prompt.rfind("Respond with") :])))
     names = [name for name in names if name != "completed"] or ["answer"]
-    parts = [f"[[ ## {name} ## ]]\n{words}" for name in names]
+    parts = [f"[[ ## {name} ## ]]\n{json.dumps({'self': words}) if name == 'advice' else words}" for name in names]
     return "\n\n".join([*parts, "[[ ## completed ## ]]"])
 
 

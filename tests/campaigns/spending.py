@@ -8,11 +8,12 @@ latencies. A trial passes if
 
 - calls: the provider billed no more than the budget;
 - tokens and USD: neither, where replies have a limit; else at most 5 % more, or one reply's surplus if that is more;
-- at least 85 % of the budget are used, if the budget ended the run and no reservation was above 5 % of it;
-- both runs have finished the same work, unless the budget is in seconds;
+- tokens and USD: at least 85 % of the budget are used, if the budget ended the run and no reservation was above 5 % of
+  it, and both runs have finished the same work. Attempts at the same time, of which the first good one ends the others,
+  are left out: what those may have cost counts, and timing decides how many there are;
 - seconds: no request began after the limit, and the run ended within 0.5 s of it.
 
-``--trials`` (default: 500), ``--seed``, ``--first``: the number of the first trial. Prints the figures; exits with 1 if
+``--trials`` (default: 500), ``--seed``, ``--first``: the number of the first trial, ``--units``: of the budgets. Prints the figures; exits with 1 if
 a trial failed.
 """
 
@@ -197,6 +198,8 @@ def run_once(trial, served, latency):
             done = WORK[trial["kind"]](program, rows, trial["concurrency"], budget)
         except dn.BudgetExhausted:
             done = "nothing"
+        except dn.errors.OptimizerError:  # five proposals in a row failed
+            done = "gave up"
         except dn.errors.ConfigurationError as error:  # too little for the first step of an optimizer
             done = "refused" if "too small" in str(error) else f"failed: {error}"
     took = time.time() - began
@@ -216,6 +219,7 @@ def problems_of(trial, runs):
     if any(str(run["done"]).startswith("failed") for run in runs):
         yield runs[0]["done"]
     unit, amount = trial["unit"], trial["amount"]
+    is_race = trial["kind"] == "wide BestOfN"
     for run in runs:
         if unit == "seconds":
             if run["billed last"] > run["began"] + amount + 0.05:
@@ -232,9 +236,9 @@ def problems_of(trial, runs):
         if billed > most * (1 + 1e-9):
             yield f"{billed:.6g} of {amount:.6g} {unit} were billed"
         is_fine = unit != "calls" and 0 < run["largest"] <= 0.05 * amount
-        if run["status"] == "exhausted" and is_fine and billed < 0.85 * amount:
+        if run["status"] == "exhausted" and is_fine and not is_race and billed < 0.85 * amount:
             yield f"only {billed / amount:.0%} of {amount:.6g} {unit} were used"
-    if unit != "seconds" and runs[0]["done"] != runs[1]["done"]:
+    if unit in ("tokens", "usd") and not is_race and runs[0]["done"] != runs[1]["done"]:
         yield "the two runs have finished different work"
 
 
@@ -244,17 +248,21 @@ def main():
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--units", nargs="*", default=UNITS, choices=UNITS)
     options = parser.parse_args()
     limits.backoff = lambda failures, retry_after: 0.002
     dn.configure(runs_dir=None, view="off")
     warnings.simplefilter("ignore")
-    failed = 0
+    count = failed = 0
     used = collections.defaultdict(list)
     began = time.time()
     with tempfile.TemporaryDirectory() as folder, Served() as served:
         os.environ["DSPYNB_CACHE_DIR"] = folder
         for number in range(options.first, options.first + options.trials):
             trial = draw_trial(number, options.seed)
+            if trial["unit"] not in options.units:
+                continue
+            count += 1
             runs = [run_once(trial, served, latency) for latency in ("a", "b")]
             problems = list(problems_of(trial, runs))
             if problems:
@@ -264,7 +272,7 @@ def main():
                 used[trial["unit"]].append(runs[0][f"billed {trial['unit']}"] / trial["amount"])
     for unit, shares in used.items():
         print(f"{unit}: {len(shares)} runs ended by the budget, {statistics.median(shares):.0%} used in the median")
-    print(f"{options.trials - failed} of {options.trials} trials passed, in {time.time() - began:.0f} s")
+    print(f"{count - failed} of {count} trials passed, in {time.time() - began:.0f} s")
     sys.exit(1 if failed else 0)
 
 

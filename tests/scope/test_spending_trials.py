@@ -13,6 +13,6 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_random_programs_keep_their_budgets_with_a_provider_that_bills():
-    command = [sys.executable, "-m", "tests.campaigns.spending", "--trials", "40"]
+    command = [sys.executable, "-m", "tests.campaigns.spending", "--trials", "40", "--units", "tokens", "usd", "calls"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
