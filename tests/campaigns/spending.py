@@ -13,8 +13,8 @@ latencies. A trial passes if
   are left out: what those may have cost counts, and timing decides how many there are;
 - seconds: no request began after the limit, and the run ended within 0.5 s of it.
 
-``--trials`` (default: 500), ``--seed``, ``--first``: the number of the first trial, ``--units``: of the budgets. Prints the figures; exits with 1 if
-a trial failed.
+``--trials`` (default: 500), ``--seed``, ``--first``: the number of the first trial, ``--units``: of the budgets. Prints
+the figures; exits with 1 if a trial failed.
 """
 
 from __future__ import annotations
