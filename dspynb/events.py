@@ -293,8 +293,8 @@ class PredictorCalled(Event):
     ``role``: what the call is for: task, proposal, judge, advisor or teacher; empty in files of earlier versions, which
     do not say.
 
-    ``estimated``: whether ``usage`` has what a request may have cost at most that was stopped or timed out, so that
-    nobody knows its cost.
+    ``estimated``: how many of the tokens in ``usage`` are an estimate, since a try was stopped or timed out whose cost
+    nobody knows. Its USD are an estimate then, too.
 
     ``native_reasoning``: whether the output ``reasoning`` is the model's own reasoning, which the prompt does not ask
     for. None if the predictor has no such output, and in files of earlier versions, which do not say.
@@ -338,7 +338,7 @@ class PredictorCalled(Event):
     role: str = ""
     native_reasoning: bool | None = None
     completion_reasoning: tuple[str | None, ...] = ()
-    estimated: bool = False
+    estimated: int = 0
 
     @property
     def started(self) -> float:

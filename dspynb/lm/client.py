@@ -322,7 +322,7 @@ class LM(DirectCalls):
 
     def _links(self) -> Links:
         """The links that this model adds to the chain of a call."""
-        return (CacheInterceptor(self._cache_key), self._single_flight), self._send_call
+        return (CacheInterceptor(self._cache_key, self._single_flight), self._single_flight), self._send_call
 
     def _cache_key(self, call: ModelCall) -> str | None:
         """The key of a call's request in the reply cache; None if the cache is off, for this model or by the setting

@@ -185,7 +185,7 @@ class PendingRequest:
             call.reservation.cancel()
         call.is_sent = False
         if call.reservation is not None:
-            await call.scope.reserve_again(call.reservation)
+            await call.scope.reserve(call.reservation)
 
     def _note_response(self, request_id: str | None) -> None:
         self.request_id = request_id

@@ -157,7 +157,7 @@ class RecordedCall(ModelCall):
             price_source=None if reply.cached else reply.price_source,
             role=self.scope.context.role,
             native_reasoning=native_reasoning,
-            estimated=self.presumed is not None,
+            estimated=0 if self.presumed is None else self.presumed.tokens or 0,
             completion_reasoning=reply.completion_reasoning if len(reply.completions) > 1 else (),
         )
         self.scope.emit(event)

@@ -22,6 +22,8 @@ _VOCABULARIES = "litellm_core_utils/tokenizers"
 _PROVIDERS = ("openai", "azure", "azure_ai", "openai_like", "openrouter")
 _ADDRESS = "https://openaipublic.blob.core.windows.net/encodings/{name}.tiktoken"
 """The address of a vocabulary. tiktoken names its copy after it."""
+_NAMES = ("chatgpt-", "ft:gpt-", "gpt-", "o1", "o3", "o4")
+"""How the names of models begin whose tokenizer tiktoken may know."""
 _LONGEST = 200_000
 """Characters of a text that is counted. A longer one takes tiktoken seconds if it has no blanks."""
 _lock = threading.Lock()
@@ -32,9 +34,9 @@ def token_counter(model: str) -> Callable[[str], int | None] | None:
     returns None for a text that is too long to be counted quickly. The first call loads a vocabulary, which takes about
     a second."""
     provider, _, name = model.partition("/")
-    if provider not in _PROVIDERS:
-        return None
     name = name.rpartition("/")[2]
+    if provider not in _PROVIDERS or not name.startswith(_NAMES):
+        return None
 
     def count(text: str) -> int | None:
         if len(text) > _LONGEST:

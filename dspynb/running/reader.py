@@ -149,9 +149,9 @@ class RunReader:
         - requested, sent: the settings of the request. They differ where the model does not take a setting.
         - tools, response_format: the descriptions of tools and the JSON schema that were sent with the request.
         - role: what the call was for, as in ``run.costs``.
-        - estimated: whether tokens and usd are estimates, since the provider reported none (then one token for four
-          characters, and usd is empty), or since the request was stopped or timed out under a budget of tokens or USD
-          (then what it may have cost at most). price_source: where the price is from.
+        - estimated: tokens that budgets count by an estimate. The provider reported none, so that the column tokens is
+          empty; or the request was stopped or timed out under a budget of tokens or USD, and tokens and usd have what
+          it may have cost. price_source: where the price is from.
         - request_id: the provider's id of the request, for its support.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))

@@ -363,23 +363,20 @@ class Scope:
         """The open steps around this scope, innermost first."""
         return [funds.step for funds in self._all_funds() if funds.step is not None]
 
-    async def reserve(self, cost: Cost, count_prompt: Callable[[], int] | None = None) -> Reservation:
-        """Reserve what a request may cost in every budget of tokens or USD in force, and wait for its turn where it
-        must. ``count_prompt``: counts the tokens of its prompt exactly, which is done near a limit. Raises
-        BudgetExhausted."""
+    def reservation(self, cost: Cost, count_prompt: Callable[[], int] | None = None) -> Reservation:
+        """A reservation for the next request, which reserves nothing yet. ``count_prompt``: counts the tokens of its
+        prompt exactly, which is done near a limit."""
         steps = self.steps()
         outer = RESERVATION.get()
         if outer is not None:
             outer.cancel()  # a model that calls other models costs what they cost
         place = next_place(steps) if outer is None else (*outer.place, next(outer.numbers))
-        reservation = Reservation(place, cost, steps, outer, count_prompt)
-        await reserve(self.ledgers(), reservation)
-        return reservation
+        return Reservation(place, cost, steps, outer, count_prompt)
 
-    async def reserve_again(self, reservation: Reservation) -> None:
-        """Reserve the next try of a request, unless it has ended. Raises BudgetExhausted."""
-        if not reservation.is_closed:
-            await reserve(self.ledgers(), reservation)
+    async def reserve(self, reservation: Reservation) -> bool:
+        """Reserve what the next try of a request may cost, unless it has ended, in every budget of tokens or USD in
+        force, and wait for its turn where it must. Returns whether it had to wait. Raises BudgetExhausted."""
+        return not reservation.is_closed and await reserve(self.ledgers(), reservation)
 
     def settle(self, usage: Usage, *, cached: bool, estimate: int = 0, reservation: Reservation | None = None) -> None:
         """Count the cost of a call that has ended, or give the call back if a cache answered it. ``estimate``: the

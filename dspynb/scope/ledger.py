@@ -34,6 +34,8 @@ __all__ = [
     "OpenStep",
     "Place",
     "Reservation",
+    "count_prompt",
+    "leave",
     "next_place",
     "reserve",
 ]
@@ -494,26 +496,26 @@ class Ledger:
             self._waiting[0].notify()
 
 
-async def reserve(ledgers: Sequence[Ledger], request: Reservation) -> None:
-    """Reserve the cost of a request in all ledgers or in none, and wait for its turn where it must. Raises
-    BudgetExhausted."""
+async def reserve(ledgers: Sequence[Ledger], request: Reservation) -> bool:
+    """Reserve the cost of a request in all ledgers or in none, and wait for its turn where it must. Returns whether it
+    had to wait. Raises BudgetExhausted."""
     in_order = True
+    has_waited = False
     try:
-        if request.count_prompt is not None and not all(ledger.is_far(request) for ledger in ledgers):
-            await _count_prompt(ledgers, request, request.count_prompt)
         while True:
             request.changed.clear()
             if _take_from_all(ledgers, request, in_order=in_order):
                 break
+            has_waited = True
             in_order = await _is_woken(request)
     except BaseException:
-        for ledger in ledgers:
-            ledger.leave(request)
+        leave(ledgers, request)
         raise
     if not request.is_started:
         request.is_started = True
         for ledger in ledgers:
             ledger.start(request)
+    return has_waited
 
 
 async def _is_woken(request: Reservation) -> bool:
@@ -527,13 +529,27 @@ async def _is_woken(request: Reservation) -> bool:
     return True
 
 
-async def _count_prompt(ledgers: Sequence[Ledger], request: Reservation, count: Callable[[], int]) -> None:
-    """Replace the largest number of tokens of a prompt by the exact one."""
+async def count_prompt(ledgers: Sequence[Ledger], request: Reservation) -> None:
+    """Near a limit, replace the largest number of tokens of a prompt by the exact one, if it can be counted. No later
+    request overtakes this one meanwhile; ``reserve`` or ``leave`` must follow."""
+    count = request.count_prompt
+    if count is None or all(ledger.is_far(request) for ledger in ledgers):
+        return
     request.count_prompt = None
     for ledger in ledgers:
         ledger.wait(request)
-    prompt = await asyncio.to_thread(count)
+    try:
+        prompt = await asyncio.to_thread(count)
+    except BaseException:
+        leave(ledgers, request)
+        raise
     request.cost = request.cost._replace(prompt=min(prompt, request.cost.prompt))
+
+
+def leave(ledgers: Sequence[Ledger], request: Reservation) -> None:
+    """Let a request wait no longer."""
+    for ledger in ledgers:
+        ledger.leave(request)
 
 
 def _take_from_all(ledgers: Sequence[Ledger], request: Reservation, *, in_order: bool) -> bool:

@@ -436,11 +436,11 @@ def test_a_budget_counts_the_call_and_is_never_exceeded():
 
 
 def test_a_budget_of_tokens_counts_the_call():
-    with Server(lambda body, number: "ok") as server, dn.Budget(tokens=15) as meter:
+    with Server(lambda body, number: "ok") as server, dn.Budget(tokens=100) as meter:
         lm = at(server)
         lm.run_sync("Hi")
         lm.run_sync("Hi there")
-        with pytest.raises(errors.BudgetExhausted):
+        with pytest.raises(errors.BudgetExhausted, match="20 are used, and the next call may need 8"):
             lm.run_sync("Once more")
     assert meter.spent["tokens"] == 20
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pandas as pd
 import pytest
 
 import dspynb as dn
@@ -194,6 +195,7 @@ def stub(tokens=100):
 @pytest.mark.parametrize("is_cancelled", [False, True])
 def test_equal_requests_that_are_sent_once_reserve_once(monkeypatch, tmp_path, is_cancelled):
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path))
+    dn.configure(cache=True)
     monkeypatch.setattr("dspynb.lm.limits.backoff", lambda *_: 0.0)
 
     async def answer(body, number):
@@ -390,7 +392,7 @@ def test_the_table_of_calls_marks_what_is_estimated():
         results = dn.run_sync(lambda: question(lm).batch([{"question": "1?"}, {"question": "2?"}], concurrency=1))
     assert isinstance(results[0], errors.ModelTimeout)
     calls = dn.last_run().calls
-    assert calls["estimated"].tolist() == [True, False]
+    assert calls["estimated"].tolist() == [meter.estimated, 0]
     assert calls["tokens"].tolist() == [meter.estimated, 400]
     assert dn.last_run().usage.tokens == meter.spent["tokens"]
 
@@ -401,5 +403,27 @@ def test_the_table_of_calls_has_estimates_where_a_server_reports_no_usage():
     with Server(lambda request, number: body) as server:
         question(model(server)).run_sync(question="2+2?")
     (call,) = dn.last_run().calls.itertuples()
-    assert call.estimated
-    assert call.tokens > 50
+    assert call.estimated > 50
+    assert pd.isna(call.tokens)
+
+
+@pytest.mark.parametrize("tokens", [1_500, 100_000])
+def test_equal_requests_are_sent_once_also_near_the_limit(monkeypatch, tmp_path, tokens):
+    monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path))
+    dn.configure(cache=True)
+
+    async def answer(body, number):
+        await asyncio.sleep(0.1)
+        return billed(300, 100)
+
+    async def main(server):
+        program = question(model(server, cache=True))
+        calls = (program(question=f"{number % 2}") for number in range(6))
+        with dn.Budget(tokens=tokens) as meter:
+            return await asyncio.gather(*calls), meter
+
+    with Server(answer) as server:
+        predictions, meter = dn.run_sync(lambda: main(server))
+    assert len(predictions) == 6
+    assert len(server.bodies) == meter.spent["calls"] == 2
+    assert meter.ledger.reserved.tokens == 0

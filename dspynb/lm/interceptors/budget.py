@@ -9,15 +9,16 @@ from collections.abc import Awaitable, Sequence
 
 from dspynb.data import Usage
 from dspynb.errors import ContextTooLong, Halted, ModelError, ModelTimeout, UnsupportedParameter
+from dspynb.lm.cache import default_cache
 from dspynb.lm.cost_bounds import exact_prompt_tokens, largest_cost
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply
 from dspynb.scope.budget import missing_tokens
 from dspynb.scope.call_context import Place
 from dspynb.scope.clock import Clock, TimeLimit
-from dspynb.scope.ledger import RESERVATION, Reservation
+from dspynb.scope.ledger import RESERVATION, Reservation, count_prompt, leave
 
-__all__ = ["BUDGET", "FREE_REFUSALS", "BudgetInterceptor", "is_free_refusal", "presume", "settle"]
+__all__ = ["BUDGET", "FREE_REFUSALS", "BudgetInterceptor", "is_free_refusal", "presume", "reserve_cost", "settle"]
 
 FREE_REFUSALS = (ContextTooLong, UnsupportedParameter)
 """Errors of requests that a provider refuses before it calls the model."""
@@ -49,7 +50,9 @@ class BudgetInterceptor:
         scope = call.scope
         clocks = scope.clocks()
         async with TimeLimit(clocks) if clocks else _NO_TIME_LIMIT:
-            await _reserve(call, clocks)
+            cached = await _reserve(call, clocks)
+            if cached is not None:
+                return cached
             began = time.perf_counter()
             try:
                 sending = proceed(call)
@@ -77,19 +80,46 @@ class BudgetInterceptor:
 _NO_TIME_LIMIT = contextlib.nullcontext()
 
 
-async def _reserve(call: ModelCall, clocks: Sequence[Clock]) -> None:
-    """Reserve what a call may cost, where tokens or USD are limited. Raises BudgetExhausted, also for a call that is
+async def _reserve(call: ModelCall, clocks: Sequence[Clock]) -> LMReply | None:
+    """Reserve what a call may cost, where tokens or USD are limited, unless an equal request is pending. Returns the
+    reply to an equal request that has arrived meanwhile, or None. Raises BudgetExhausted, also for a call that is
     expected to end after the time of a budget."""
     scope = call.scope
     try:
         for clock in clocks:
             clock.check(call.model)
-        if scope.ledgers():
-            call.reservation = await scope.in_flight(scope.reserve(largest_cost(call), exact_prompt_tokens(call)))
+        has_waited = not call.is_shared and await reserve_cost(call)
+        if not has_waited or call.key is None:
+            return None
+        reply = await scope.in_flight(default_cache().get(call.key))
     except BaseException:
         scope.give_back(1)
         call.admitted = False
+        if call.reservation is not None:
+            call.reservation.close()
         raise
+    if reply is not None:
+        scope.settle(reply.usage, cached=True, reservation=call.reservation)
+    return reply
+
+
+async def reserve_cost(call: ModelCall) -> bool:
+    """Reserve what a call may cost in the budgets of tokens and USD in force. Returns whether it had to wait for its
+    turn. Raises BudgetExhausted."""
+    scope = call.scope
+    if call.reservation is not None:
+        return await scope.in_flight(scope.reserve(call.reservation))
+    ledgers = scope.ledgers()
+    if not ledgers:
+        return False
+    reservation = scope.reservation(largest_cost(call), exact_prompt_tokens(call))
+    await scope.in_flight(count_prompt(ledgers, reservation))
+    if call.is_shared:
+        leave(ledgers, reservation)
+        return False
+    has_waited = await scope.in_flight(scope.reserve(reservation))
+    call.reservation = reservation
+    return has_waited
 
 
 async def _inside(reservation: Reservation, reply: Awaitable[LMReply]) -> LMReply:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from dspynb.lm.cache import default_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
+from dspynb.lm.interceptors.single_flight import SingleFlight
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, check_reply
 from dspynb.scope.call_context import Place
 
@@ -21,14 +22,16 @@ LookUp = Callable[[LMRequest], Awaitable[LMReply | None]]
 class CacheInterceptor:
     """Looks requests up in the reply cache.
 
-    ``cache_key``: returns the key of a call's request, or None if the cache is off. ``LM`` itself adds replies to the
-    cache when they arrive, so that the reply to a request whose caller was cancelled is cached too.
+    ``cache_key``: returns the key of a call's request, or None if the cache is off. ``flights``: the pending requests
+    of the model. ``LM`` itself adds replies to the cache when they arrive, so that the reply to a request whose caller
+    was cancelled is cached too.
     """
 
     place = Place.CACHE
 
-    def __init__(self, cache_key: Callable[[ModelCall], str | None]) -> None:
+    def __init__(self, cache_key: Callable[[ModelCall], str | None], flights: SingleFlight) -> None:
         self._cache_key = cache_key
+        self._flights = flights
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
         """Return the cached reply, or for a miss the model's."""
@@ -36,7 +39,11 @@ class CacheInterceptor:
         if call.key is None:
             return await proceed(call)
         reply = await call.scope.in_flight(default_cache().get(call.key))
-        return await proceed(call) if reply is None else reply
+        if reply is not None:
+            return reply
+        if call.listener is None:
+            call.flights = self._flights
+        return await proceed(call)
 
 
 def has_own_cache(lm: LMProtocol) -> bool:

@@ -24,6 +24,13 @@ from dspynb.scope.ledger import Reservation
 __all__ = ["Interceptor", "Links", "ModelCall", "Pending", "Proceed", "chain", "links_of"]
 
 
+class Flights(Protocol):
+    """The pending requests of a model."""
+
+    def is_pending(self, key: str) -> bool:
+        """Whether a request with this key is pending in the current event loop."""
+
+
 class Pending(Protocol):
     """A request that is waiting or being sent."""
 
@@ -46,7 +53,8 @@ class ModelCall:
     ``streamed``: whether the listener has received the text of the reply. ``reservation``: what budgets of tokens and
     USD have reserved for the call; None where none are in force. ``presumed``: what tries of the call may have cost
     that were stopped or timed out, and ``billed``: what tries cost whose replies could not be used; None without such a
-    try. ``is_sent``: whether its last try has been sent; True for models other than ``LM``.
+    try. ``is_sent``: whether its last try has been sent; True for models other than ``LM``. ``flights``: the pending
+    requests of the model, if an equal one may reply to this one.
     """
 
     lm: LMProtocol
@@ -66,6 +74,12 @@ class ModelCall:
     presumed: Usage | None = None
     billed: Usage | None = None
     is_sent: bool = True
+    flights: Flights | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether an equal request is pending, to whose reply this call will wait."""
+        return self.key is not None and self.flights is not None and self.flights.is_pending(self.key)
 
     def whole_usage(self, usage: Usage) -> Usage:
         """The usage of the call with that of its earlier tries. ``usage``: that of the last try."""

@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from dspynb.errors import Halted, ModelError
+from dspynb.lm.interceptors.budget import reserve_cost
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply, with_usage
 from dspynb.scope.call_context import Place
@@ -61,6 +62,12 @@ class SingleFlight:
 
     def __init__(self) -> None:
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Flight]] = WeakKeyDictionary()
+
+    def is_pending(self, key: str) -> bool:
+        """Whether an equal request is pending in this event loop."""
+        flights = self._loops.get(asyncio.get_running_loop())
+        flight = None if flights is None else flights.get(key)
+        return flight is not None and not flight.task.done()
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
         """Return the reply to this request, or as a cached reply that to an equal pending one.
@@ -119,9 +126,10 @@ class SingleFlight:
 
 
 async def _send_reserved(call: ModelCall, proceed: Proceed) -> LMReply:
-    """Send a request. A call that has waited for another one reserves its cost anew."""
-    if call.reservation is not None and not call.reservation.amounts:
-        await call.scope.reserve_again(call.reservation)
+    """Send a request. A call that has waited for another one reserves its cost now."""
+    if call.scope.funded and (call.reservation is None or not call.reservation.amounts):
+        call.flights = None  # this call is the one to whose reply others wait
+        await reserve_cost(call)
     return await proceed(call)
 
 

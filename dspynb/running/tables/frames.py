@@ -107,7 +107,7 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
         "error": [call.error for call in calls],
         "seconds": [call.seconds for call in calls],
         "waited": [call.waited for call in calls],
-        "tokens": [call.usage.tokens or estimated_tokens(call) for call in calls],
+        "tokens": [call.usage.tokens for call in calls],
         "usd": [call.usage.usd for call in calls],
         "cached": [call.cached for call in calls],
         "truncated": [call.truncated for call in calls],
@@ -124,7 +124,7 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
         "sent": [dict(_sent(call)) for call in calls],
         "tools": [list(call.tools) for call in calls],
         "response_format": [call.response_format for call in calls],
-        "estimated": [call.estimated or call.usage.tokens is None for call in calls],
+        "estimated": [call.estimated or estimated_tokens(call) for call in calls],
         "price_source": [call.price_source for call in calls],
         "request_id": [call.request_id for call in calls],
     }
