@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 from dspynb.lm.interceptors.chain import ModelCall
@@ -37,12 +36,14 @@ MEDIA_TOKENS = 4_096
 """Tokens of an image or a file at most."""
 
 
-def largest_cost(call: ModelCall) -> Cost:
+def largest_cost(call: ModelCall, *, with_prices: bool = True) -> Cost:
     """The largest cost of a call: see ``Cost``. The length of a reply without a limit is that of the model's longest
-    reply, infinite if it is unknown."""
+    reply, infinite if it is unknown. ``with_prices``: whether the prices are looked up."""
     settings = call.requested()
     prompt = most_prompt_tokens(call.request)
     reply, is_bound = _reply_tokens(call, settings)
+    if not with_prices:
+        return Cost(call.model, prompt, reply, is_bound)
     prices = highest_prices(
         call.model,
         prompt,
@@ -68,11 +69,11 @@ def most_prompt_tokens(request: LMRequest, count: Callable[[str], int | None] | 
     return tokens
 
 
-def exact_prompt_tokens(call: ModelCall) -> Callable[[], int] | None:
-    """A function that counts the tokens of the prompt by the model's tokenizer, with what a provider may add; None if
-    the tokenizer is not known. It may take a second."""
+def exact_prompt_tokens(call: ModelCall) -> int | None:
+    """The tokens of the prompt by the model's tokenizer, with what a provider may add; None if the tokenizer is not
+    known. This may take a second."""
     count = token_counter(call.model)
-    return None if count is None else partial(most_prompt_tokens, call.request, count)
+    return None if count is None else most_prompt_tokens(call.request, count)
 
 
 def _texts(request: LMRequest) -> Iterator[str]:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import math
 import threading
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -355,9 +355,9 @@ class Allowance:
         self._lock = threading.Lock()
         self.left = calls
         self.step: OpenStep | None = step
-        self._ledgers: list[Ledger] = []
+        self._ledgers: Sequence[Ledger] = []
         if step is not None:
-            self._ledgers = scope.ledgers()
+            self._ledgers = scope.spending_limits().ledgers
             for ledger in self._ledgers:
                 ledger.begin(step)
 
@@ -452,8 +452,9 @@ class Reserve:
         self.scope = current_scope()
         self.calls = calls
         self._limits_calls = self.scope.available() < math.inf
-        self._limits_amounts = bool(self.scope.ledgers())
-        self._clocks = self.scope.clocks()
+        limits = self.scope.spending_limits()
+        self._limits_amounts = bool(limits.ledgers)
+        self._clocks = limits.clocks
         self.limited = self._limits_calls or self._limits_amounts or bool(self._clocks)
         self._turn = asyncio.Lock()
         self._running = 0  # steps that have an allowance now
@@ -488,5 +489,7 @@ class Reserve:
                 calls = 0
             self.scope.take(calls)
             self._running += 1
-            step = OpenStep(next_place(self.scope.steps()), most_calls) if self._limits_amounts else None
+            step = (
+                OpenStep(next_place(self.scope.spending_limits().steps), most_calls) if self._limits_amounts else None
+            )
             return Allowance(self.scope, calls, step)

@@ -14,11 +14,11 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from types import CodeType, FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from dspynb.dataclass_init import fast_init
 from dspynb.errors import BudgetExhausted, ScopeClosedWarning
@@ -66,6 +66,14 @@ class RunPort(Protocol):
 
     def stream_began(self, call: Any) -> None:
         """The reply of a call will arrive as a stream: a ``StreamedCall``."""
+
+
+class SpendingLimits(NamedTuple):
+    """The ledgers and clocks of the budgets in force, and the open steps, innermost first."""
+
+    ledgers: Sequence[Ledger]
+    clocks: Sequence[Clock]
+    steps: Sequence[OpenStep]
 
 
 class Funds(Protocol):
@@ -349,34 +357,42 @@ class Scope:
                 if layer.funds.is_free:
                     return
 
-    def ledgers(self) -> list[Ledger]:
-        """Where tokens and USD of a call must be reserved: the ledgers of the budgets in force, innermost first."""
-        return [funds.ledger for funds in self._all_funds() if funds.ledger is not None]
+    def spending_limits(self) -> SpendingLimits:
+        """What limits the tokens, USD and seconds of a call here."""
+        ledgers: list[Ledger] = []
+        clocks: list[Clock] = []
+        steps: list[OpenStep] = []
+        layer: Scope | None = self
+        while layer is not None:
+            funds = layer.funds
+            if funds is not None and (layer.lease is None or not layer.lease.closed):
+                if funds.is_free:
+                    break
+                if funds.step is not None:
+                    steps.append(funds.step)
+                elif funds.ledger is not None:
+                    ledgers.append(funds.ledger)
+                if funds.clock is not None:
+                    clocks.append(funds.clock)
+            layer = layer.parent
+        return SpendingLimits(ledgers, clocks, steps)
 
-    def clocks(self) -> list[Clock]:
-        """The clocks of the budgets in force that limit time, innermost first."""
-        if not self.funded:
-            return []
-        return [funds.clock for funds in self._all_funds() if funds.clock is not None]
-
-    def steps(self) -> list[OpenStep]:
-        """The open steps around this scope, innermost first."""
-        return [funds.step for funds in self._all_funds() if funds.step is not None]
-
-    def reservation(self, cost: Cost, count_prompt: Callable[[], int] | None = None) -> Reservation:
-        """A reservation for the next request, which reserves nothing yet. ``count_prompt``: counts the tokens of its
-        prompt exactly, which is done near a limit."""
-        steps = self.steps()
+    @staticmethod
+    def reservation(
+        cost: Cost, steps: Sequence[OpenStep], count_prompt: Callable[[], int | None] | None = None
+    ) -> Reservation:
+        """A reservation for the next request inside these steps, which reserves nothing yet. ``count_prompt``: counts
+        the tokens of its prompt exactly, which is done near a limit."""
         outer = RESERVATION.get()
         if outer is not None:
             outer.cancel()  # a model that calls other models costs what they cost
-        place = next_place(steps) if outer is None else (*outer.place, next(outer.numbers))
+        place = next_place(steps) if outer is None else outer.inner_place()
         return Reservation(place, cost, steps, outer, count_prompt)
 
     async def reserve(self, reservation: Reservation) -> bool:
         """Reserve what the next try of a request may cost, unless it has ended, in every budget of tokens or USD in
         force, and wait for its turn where it must. Returns whether it had to wait. Raises BudgetExhausted."""
-        return not reservation.is_closed and await reserve(self.ledgers(), reservation)
+        return not reservation.is_closed and await reserve(self.spending_limits().ledgers, reservation)
 
     def settle(self, usage: Usage, *, cached: bool, estimate: int = 0, reservation: Reservation | None = None) -> None:
         """Count the cost of a call that has ended, or give the call back if a cache answered it. ``estimate``: the

@@ -38,6 +38,7 @@ __all__ = [
     "leave",
     "next_place",
     "reserve",
+    "reserve_far",
 ]
 
 Place = tuple[int, ...]
@@ -144,7 +145,9 @@ class Cost(NamedTuple):
         return Amounts(self.prompt + reply, usd)
 
 
-@dataclass(eq=False, slots=True)
+_NO_NUMBERS: Iterator[int] = iter(())
+
+
 class Reservation:
     """What one request may cost, and its place.
 
@@ -155,18 +158,47 @@ class Reservation:
     whether the request has ended, so that nothing is reserved for it any more.
     """
 
-    place: Place
-    cost: Cost
-    steps: Sequence[OpenStep] = ()
-    outer: Reservation | None = None
-    count_prompt: Callable[[], int] | None = None
-    numbers: Iterator[int] = field(default_factory=itertools.count)
-    amounts: dict[Ledger, Amounts] = field(default_factory=dict)
-    waits_in: set[Ledger] = field(default_factory=set)
-    is_started: bool = False
-    is_closed: bool = False
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    __slots__ = (
+        "amounts",
+        "changed",
+        "cost",
+        "count_prompt",
+        "is_closed",
+        "is_started",
+        "loop",
+        "numbers",
+        "outer",
+        "place",
+        "steps",
+        "waits_in",
+    )
+
+    def __init__(
+        self,
+        place: Place,
+        cost: Cost,
+        steps: Sequence[OpenStep] = (),
+        outer: Reservation | None = None,
+        count_prompt: Callable[[], int | None] | None = None,
+    ) -> None:
+        self.place = place
+        self.cost = cost
+        self.steps = steps
+        self.outer = outer
+        self.count_prompt = count_prompt
+        self.numbers: Iterator[int] = _NO_NUMBERS
+        self.amounts: dict[Ledger, Amounts] = {}
+        self.waits_in: set[Ledger] | None = None
+        self.is_started = False
+        self.is_closed = False
+        self.changed: asyncio.Event | None = None  # is set when a ledger has changed in which this one waits
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def inner_place(self) -> Place:
+        """The place of the next request inside this one."""
+        if self.numbers is _NO_NUMBERS:
+            self.numbers = itertools.count()
+        return (*self.place, next(self.numbers))
 
     def cancel(self) -> None:
         """Give back what is still reserved."""
@@ -180,6 +212,8 @@ class Reservation:
 
     def notify(self) -> None:
         """Wake the task that waits for this reservation, which may be in another thread's loop."""
+        if self.loop is None or self.changed is None:
+            return
         try:
             self.loop.call_soon_threadsafe(self.changed.set)
         except RuntimeError:  # its loop is closed
@@ -210,13 +244,16 @@ class _Replies:
         self._first: list[Place] = []
         self._largest: list[tuple[Place, Amounts]] = []  # the largest amounts up to each of these places
 
-    def add(self, place: Place, amounts: Amounts) -> None:
-        insort(self._first, place)
-        del self._first[_FEW:]
+    def add(self, place: Place, amounts: Amounts) -> bool:
+        """Add a reply. Returns whether this may change an estimate."""
+        is_one_of_the_first = len(self._first) < _FEW or place < self._first[-1]
+        if is_one_of_the_first:
+            insort(self._first, place)
+            del self._first[_FEW:]
         index = bisect_left(self._largest, place, key=itemgetter(0))
         most = self._largest[index - 1][1] if index else NOTHING
         if amounts.within(most):
-            return
+            return is_one_of_the_first
         most = most.largest(amounts)
         later = self._largest[index:]
         del self._largest[index:]
@@ -225,6 +262,7 @@ class _Replies:
             if not other.within(most):
                 most = most.largest(other)
                 self._largest.append((other_place, most))
+        return True
 
     def most(self, before: Place | None = None) -> Amounts | None:
         """The largest amounts of replies at earlier places, with a margin; None for too few replies. ``before``: None
@@ -246,6 +284,7 @@ class Ledger:
         self.spent = NOTHING
         self.reserved = NOTHING
         self._under_way = 0
+        self._largest: Amounts | None = NOTHING  # what is reserved for the largest request; None after a change
         self._costs: dict[str, Cost] = {}  # the largest cost of a request so far, by model, as that of later ones
         self._replies: dict[str, _Replies] = {}  # by model
         self._steps: list[OpenStep] = []
@@ -261,7 +300,13 @@ class Ledger:
         with self._lock:
             self.limit = limit
             self._cut = None
+            self._largest = None
             self._wake()
+
+    @property
+    def limits_usd(self) -> bool:
+        """Whether there is a limit of USD."""
+        return self.limit.usd < math.inf
 
     @property
     def is_spent(self) -> bool:
@@ -305,12 +350,27 @@ class Ledger:
             self._wake()
             return True
 
+    def take_if_far(self, request: Reservation) -> bool:
+        """Reserve what a request may cost if the limit is far, as nearly always. False if it is not decided yet."""
+        with self._lock:
+            cost = request.cost
+            if self._cut is not None or self._waiting or (self.limit.usd < math.inf and not cost.has_price):
+                return False
+            amounts = self._estimate(cost)
+            if not self._is_far(self.spent.plus(self.reserved).plus(amounts), amounts):
+                return False
+            request.amounts[self] = amounts
+            self.reserved = self.reserved.plus(amounts)
+            self._under_way += 1
+            return True
+
     def start(self, request: Reservation) -> None:
         """Note that a request starts which all ledgers have admitted: its steps have one less to send."""
         with self._lock:
             known = self._costs.get(request.cost.model)
             if known is None or not request.cost.is_covered_by(known):
                 self._costs[request.cost.model] = request.cost if known is None else request.cost.largest(known)
+                self._largest = None
             for step in request.steps:
                 if self._calls.get(step, 0) > 0:
                     self._calls[step] -= 1
@@ -327,13 +387,19 @@ class Ledger:
 
     def _largest_with(self, amounts: Amounts) -> Amounts:
         """These amounts, or what the largest request of any model would reserve now."""
-        for cost in self._costs.values():
-            amounts = amounts.largest(self._estimate(cost))
-        return amounts
+        largest = self._largest
+        if largest is None:
+            largest = NOTHING
+            for cost in self._costs.values():
+                largest = largest.largest(self._estimate(cost))
+            self._largest = largest
+        return largest if amounts.within(largest) else amounts.largest(largest)
 
     def wait(self, request: Reservation) -> None:
         """Let no later request overtake this one."""
         with self._lock:
+            if request.waits_in is None:
+                request.waits_in = set()
             if self not in request.waits_in:
                 request.waits_in.add(self)
                 insort(self._waiting, request, key=_place)
@@ -345,7 +411,7 @@ class Ledger:
             self._wake()
 
     def _leave(self, request: Reservation) -> None:
-        if self in request.waits_in:
+        if request.waits_in and self in request.waits_in:
             request.waits_in.remove(self)
             index = bisect_left(self._waiting, request.place, key=_place)
             while self._waiting[index] is not request:
@@ -369,7 +435,9 @@ class Ledger:
                 if not self._under_way:
                     self.reserved = NOTHING  # without the rounding errors of the sums
             if reply is not None:
-                self._replies.setdefault(request.cost.model, _Replies()).add(request.place, reply)
+                replies = self._replies.setdefault(request.cost.model, _Replies())
+                if replies.add(request.place, reply):
+                    self._largest = None
             self.spend(actual)
 
     def presume(self, request: Reservation) -> Amounts:
@@ -501,29 +569,46 @@ async def reserve(ledgers: Sequence[Ledger], request: Reservation) -> bool:
     had to wait. Raises BudgetExhausted."""
     in_order = True
     has_waited = False
+    if request.changed is None:
+        request.changed = asyncio.Event()
+        request.loop = asyncio.get_running_loop()
     try:
         while True:
             request.changed.clear()
             if _take_from_all(ledgers, request, in_order=in_order):
                 break
             has_waited = True
-            in_order = await _is_woken(request)
+            in_order = await _is_woken(request.changed)
     except BaseException:
         leave(ledgers, request)
         raise
+    _start(ledgers, request)
+    return has_waited
+
+
+def reserve_far(ledgers: Sequence[Ledger], request: Reservation) -> bool:
+    """Reserve the cost of a request in all ledgers if their limits are far, else in none. Returns whether it did."""
+    for ledger in ledgers:
+        if not ledger.take_if_far(request):
+            request.cancel()
+            return False
+    _start(ledgers, request)
+    return True
+
+
+def _start(ledgers: Sequence[Ledger], request: Reservation) -> None:
     if not request.is_started:
         request.is_started = True
         for ledger in ledgers:
             ledger.start(request)
-    return has_waited
 
 
-async def _is_woken(request: Reservation) -> bool:
+async def _is_woken(changed: asyncio.Event) -> bool:
     """Wait for a change in a ledger, and return whether there was one within the time that steps may take on their own.
     A step can wait for something that a later one holds, such as a lock, and would otherwise wait for ever."""
     try:
         async with asyncio.timeout(_PATIENCE):
-            await request.changed.wait()
+            await changed.wait()
     except TimeoutError:
         return False
     return True
@@ -543,7 +628,8 @@ async def count_prompt(ledgers: Sequence[Ledger], request: Reservation) -> None:
     except BaseException:
         leave(ledgers, request)
         raise
-    request.cost = request.cost._replace(prompt=min(prompt, request.cost.prompt))
+    if prompt is not None:
+        request.cost = request.cost._replace(prompt=min(prompt, request.cost.prompt))
 
 
 def leave(ledgers: Sequence[Ledger], request: Reservation) -> None:

@@ -545,7 +545,7 @@ def test_an_endless_body_ends_with_an_error_and_takes_bounded_memory():
     assert lines[1].startswith("stream MalformedReply")
     assert "more than 16 MiB" in lines[1]
     assert lines[2].startswith("error ServerError")
-    assert int(lines[3].split()[1]) < 1000  # includes the server's buffers; without a limit it grows by gigabytes
+    assert int(lines[3].split()[1]) < 2000  # includes the server's buffers; without a limit it grows by gigabytes
 
 
 def test_a_long_error_text_is_cut_before_it_is_redacted_and_shows_no_key(monkeypatch):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
+from functools import partial
 
 from dspynb.data import Usage
 from dspynb.errors import ContextTooLong, Halted, ModelError, ModelTimeout, UnsupportedParameter
@@ -15,8 +16,9 @@ from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply
 from dspynb.scope.budget import missing_tokens
 from dspynb.scope.call_context import Place
-from dspynb.scope.clock import Clock, TimeLimit
-from dspynb.scope.ledger import RESERVATION, Reservation, count_prompt, leave
+from dspynb.scope.clock import TimeLimit
+from dspynb.scope.core import SpendingLimits
+from dspynb.scope.ledger import RESERVATION, Reservation, count_prompt, leave, reserve_far
 
 __all__ = ["BUDGET", "FREE_REFUSALS", "BudgetInterceptor", "is_free_refusal", "presume", "reserve_cost", "settle"]
 
@@ -48,11 +50,13 @@ class BudgetInterceptor:
     async def _send_funded(self, call: ModelCall, proceed: Proceed) -> LMReply:
         """Reserve what the call may cost, send it, and count what it cost."""
         scope = call.scope
-        clocks = scope.clocks()
+        limits = scope.spending_limits()
+        clocks = limits.clocks
         async with TimeLimit(clocks) if clocks else _NO_TIME_LIMIT:
-            cached = await _reserve(call, clocks)
-            if cached is not None:
-                return cached
+            if limits.ledgers or clocks:
+                cached = await _reserve(call, limits)
+                if cached is not None:
+                    return cached
             began = time.perf_counter()
             try:
                 sending = proceed(call)
@@ -80,15 +84,15 @@ class BudgetInterceptor:
 _NO_TIME_LIMIT = contextlib.nullcontext()
 
 
-async def _reserve(call: ModelCall, clocks: Sequence[Clock]) -> LMReply | None:
+async def _reserve(call: ModelCall, limits: SpendingLimits) -> LMReply | None:
     """Reserve what a call may cost, where tokens or USD are limited, unless an equal request is pending. Returns the
     reply to an equal request that has arrived meanwhile, or None. Raises BudgetExhausted, also for a call that is
     expected to end after the time of a budget."""
     scope = call.scope
     try:
-        for clock in clocks:
+        for clock in limits.clocks:
             clock.check(call.model)
-        has_waited = not call.is_shared and await reserve_cost(call)
+        has_waited = not call.is_shared and await reserve_cost(call, limits)
         if not has_waited or call.key is None:
             return None
         reply = await scope.in_flight(default_cache().get(call.key))
@@ -103,16 +107,21 @@ async def _reserve(call: ModelCall, clocks: Sequence[Clock]) -> LMReply | None:
     return reply
 
 
-async def reserve_cost(call: ModelCall) -> bool:
+async def reserve_cost(call: ModelCall, limits: SpendingLimits | None = None) -> bool:
     """Reserve what a call may cost in the budgets of tokens and USD in force. Returns whether it had to wait for its
-    turn. Raises BudgetExhausted."""
+    turn. ``limits``: those in force; None if they are to be looked up. Raises BudgetExhausted."""
     scope = call.scope
     if call.reservation is not None:
         return await scope.in_flight(scope.reserve(call.reservation))
-    ledgers = scope.ledgers()
+    ledgers, _, steps = limits or scope.spending_limits()
     if not ledgers:
         return False
-    reservation = scope.reservation(largest_cost(call), exact_prompt_tokens(call))
+    has_usd = any(ledger.limits_usd for ledger in ledgers)
+    cost = largest_cost(call, with_prices=has_usd)
+    reservation = scope.reservation(cost, steps, partial(exact_prompt_tokens, call))
+    if reserve_far(ledgers, reservation):
+        call.reservation = reservation
+        return False
     await scope.in_flight(count_prompt(ledgers, reservation))
     if call.is_shared:
         leave(ledgers, reservation)
