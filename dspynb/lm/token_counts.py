@@ -22,8 +22,11 @@ _VOCABULARIES = "litellm_core_utils/tokenizers"
 _PROVIDERS = ("openai", "azure", "azure_ai", "openai_like", "openrouter")
 _ADDRESS = "https://openaipublic.blob.core.windows.net/encodings/{name}.tiktoken"
 """The address of a vocabulary. tiktoken names its copy after it."""
-_NAMES = ("chatgpt-", "ft:gpt-", "gpt-", "o1", "o3", "o4")
-"""How the names of models begin whose tokenizer tiktoken may know."""
+_ENCODINGS = {
+    "o200k_base": ("gpt-4o", "gpt-4.1", "gpt-4.5", "gpt-5", "gpt-oss", "chatgpt-4o", "o1", "o3", "o4-"),
+    "cl100k_base": ("gpt-4-", "gpt-3.5-turbo", "gpt-35-turbo"),
+}
+"""Tokenizer → how the names of its models begin. Old releases of tiktoken do not know the names of new models."""
 _LONGEST = 200_000
 """Characters of a text that is counted. A longer one takes tiktoken seconds if it has no blanks."""
 _lock = threading.Lock()
@@ -35,13 +38,14 @@ def token_counter(model: str) -> Callable[[str], int | None] | None:
     a second."""
     provider, _, name = model.partition("/")
     name = name.rpartition("/")[2]
-    if provider not in _PROVIDERS or not name.startswith(_NAMES):
+    encoding_name = _encoding_name(name.removeprefix("ft:"))
+    if provider not in _PROVIDERS or encoding_name is None:
         return None
 
     def count(text: str) -> int | None:
         if len(text) > _LONGEST:
             return None
-        encoding = _encoding(name)
+        encoding = _encoding(encoding_name)
         if encoding is None:
             return None
         try:
@@ -52,26 +56,27 @@ def token_counter(model: str) -> Callable[[str], int | None] | None:
     return count
 
 
-@lru_cache(maxsize=256)
+def _encoding_name(model: str) -> str | None:
+    if model == "gpt-4":
+        return "cl100k_base"
+    return next((encoding for encoding, names in _ENCODINGS.items() if model.startswith(names)), None)
+
+
+@lru_cache(maxsize=8)
 def _encoding(name: str) -> tiktoken.Encoding | None:
-    """The tokenizer of a model of OpenAI. It is read from litellm's folder, and never downloaded; None if that does not
-    have it."""
+    """A tokenizer. It is read from litellm's folder, and never downloaded; None if that does not have it."""
     folder = litellm_file(_VOCABULARIES)
-    if folder is None or not folder.is_dir():
+    if folder is None or not _has_vocabulary(name, folder):
         return None
     try:
         import tiktoken
-
-        encoding = tiktoken.encoding_name_for_model(name)
-    except (ImportError, KeyError):
-        return None
-    if not _has_vocabulary(encoding, folder):
+    except ImportError:
         return None
     with _lock:
         earlier = os.environ.get(_VARIABLE)
         os.environ[_VARIABLE] = str(folder)
         try:
-            return tiktoken.get_encoding(encoding)
+            return tiktoken.get_encoding(name)
         except Exception:  # a file that was changed is downloaded anew, which may fail in any way
             return None
         finally:
@@ -82,5 +87,5 @@ def _encoding(name: str) -> tiktoken.Encoding | None:
 
 
 def _has_vocabulary(encoding: str, folder: Path) -> bool:
-    address = _ADDRESS.format(name=encoding.replace("_harmony", "_base"))
+    address = _ADDRESS.format(name=encoding)
     return (folder / hashlib.sha1(address.encode()).hexdigest()).is_file()  # noqa: S324  # a file name
