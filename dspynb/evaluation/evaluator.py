@@ -30,7 +30,8 @@ from dspynb.running.control import AcceptedRequests
 from dspynb.running.executor import ExecutorOption
 from dspynb.running.run import Run
 from dspynb.running.store import run_file
-from dspynb.scope.budget import Allowance, Budget, BudgetOption, Meter
+from dspynb.scope.allowances import Allowance
+from dspynb.scope.budget import Budget, BudgetOption, Meter
 from dspynb.scope.core import Layer, current_scope
 from dspynb.scope.settings import setting
 

@@ -21,7 +21,7 @@ from dspynb.running.record_rows import usage_of
 from dspynb.running.tables.hints import HintUse
 from dspynb.running.tracing import Trace
 from dspynb.running.waiting import only_waited
-from dspynb.scope.budget import Allowance
+from dspynb.scope.allowances import Allowance
 from dspynb.scope.call_context import CallContext, RolloutId
 from dspynb.scope.core import Layer, Scope, current_scope
 

@@ -14,7 +14,7 @@ from dspynb.lm.protocol import LMRequest
 from dspynb.lm.providers.prices import highest_prices
 from dspynb.lm.token_counts import token_counter
 from dspynb.media.describe import content_text
-from dspynb.scope.ledger import Cost
+from dspynb.scope.amounts import Cost
 
 __all__ = [
     "MEDIA_TOKENS",

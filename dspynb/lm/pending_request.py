@@ -9,7 +9,7 @@ from typing import Any
 
 from dspynb.errors import BadRequestError, ModelError, ModelTimeout, UnsupportedParameter
 from dspynb.lm.adaptation import Adaptation
-from dspynb.lm.interceptors.budget import presume, settle
+from dspynb.lm.interceptors.budget import settle, settle_unknown
 from dspynb.lm.interceptors.chain import ModelCall
 from dspynb.lm.limits import Limits
 from dspynb.lm.protocol import LMReply, LMRequest
@@ -180,7 +180,7 @@ class PendingRequest:
             call.billed = usage if call.billed is None else call.billed + usage
             settle(call, usage, getattr(error, "text", ""))
         elif isinstance(error, ModelTimeout):
-            presume(call)
+            settle_unknown(call)
         elif call.reservation is not None:
             call.reservation.cancel()
         call.is_sent = False

@@ -63,7 +63,7 @@ class RecordedCall(ModelCall):
             await GATE.passed(self.scope)
             self.paused += time.perf_counter() - paused_at
         reply = await self._chain()(self)
-        if self.billed is not None or self.presumed is not None:
+        if self.billed is not None or self.estimated_usage is not None:
             reply = reply.with_usage(self.whole_usage(reply.usage))
         if not self.admitted:  # a cached reply takes no call from the budget, but a stopped run must not continue
             self.scope.admit(0)
@@ -157,7 +157,7 @@ class RecordedCall(ModelCall):
             price_source=None if reply.cached else reply.price_source,
             role=self.scope.context.role,
             native_reasoning=native_reasoning,
-            estimated=0 if self.presumed is None else self.presumed.tokens or 0,
+            estimated=0 if self.estimated_usage is None else self.estimated_usage.tokens or 0,
             completion_reasoning=reply.completion_reasoning if len(reply.completions) > 1 else (),
         )
         self.scope.emit(event)

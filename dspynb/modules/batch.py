@@ -15,7 +15,7 @@ from dspynb.redact import error_text, redact_values
 from dspynb.running.control import AcceptedRequests
 from dspynb.running.executor import Executor, elsewhere
 from dspynb.running.run import Run
-from dspynb.scope.budget import Allowance
+from dspynb.scope.allowances import Allowance
 from dspynb.scope.core import Layer, current_scope
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from dspynb.errors import BudgetExhausted, Halted
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.run import Run
 from dspynb.running.user_code import as_exception, guarded
-from dspynb.scope.budget import Allowance, Meter, Reserve
+from dspynb.scope.allowances import Allowance, Reserve
+from dspynb.scope.budget import Meter
 from dspynb.scope.core import Layer, current_scope
 from dspynb.scope.settings import setting
 

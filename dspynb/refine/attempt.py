@@ -15,7 +15,7 @@ from dspynb.redact import error_text, redact_values
 from dspynb.running.tracing import Trace
 from dspynb.running.user_code import as_exception
 from dspynb.running.waiting import only_waited
-from dspynb.scope.budget import Allowance
+from dspynb.scope.allowances import Allowance
 from dspynb.scope.call_context import RolloutId
 from dspynb.scope.core import Attempt, HintLayer, Layer, Scope, current_scope
 

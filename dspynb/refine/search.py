@@ -25,7 +25,7 @@ from dspynb.running.control import AcceptedRequests
 from dspynb.running.reader import RunReader
 from dspynb.running.record import RunRecord
 from dspynb.running.user_code import guarded
-from dspynb.scope.budget import Allowance, Reserve
+from dspynb.scope.allowances import Allowance, Reserve
 from dspynb.scope.core import HintLayer, Layer, RunPort, current_scope
 from dspynb.signatures.fields import Field
 

@@ -27,7 +27,7 @@ from dspynb.running.call_history import Calls
 from dspynb.running.reader import RunReader
 from dspynb.running.run import Run
 from dspynb.running.tracing import Trace, record_of
-from dspynb.scope.budget import Free
+from dspynb.scope.allowances import Free
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import Layer, current_scope
 

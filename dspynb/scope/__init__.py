@@ -1,6 +1,7 @@
 """What differs from attempt to attempt: settings, hints, candidates, spans. Scoped, never stored."""
 
-from dspynb.scope.budget import Allowance, Budget, Free, Meter, Reserve, about_tokens, missing_tokens
+from dspynb.scope.allowances import Allowance, Free, Reserve
+from dspynb.scope.budget import Budget, Meter, about_tokens, missing_tokens
 from dspynb.scope.call_context import CallContext, RolloutId, Sampling, Settings
 from dspynb.scope.candidates import Part, candidate, resolve
 from dspynb.scope.carry import carry

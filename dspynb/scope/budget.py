@@ -2,17 +2,14 @@
 
 A ``Budget`` is a value. A ``Meter`` counts what is spent of it, and sits in a layer of the scope. Calls are taken from
 the meter before they are sent; tokens and USD are reserved in its ledger (``ledger.py``), and its clock counts the time
-(``clock.py``). Steps that run concurrently (rows, attempts) get an ``Allowance`` each, in their order, so that timing
-does not decide which step the budget refuses.
+(``clock.py``). Steps that run concurrently get calls in advance (``allowances.py``).
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import math
 import threading
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -21,20 +18,19 @@ from dspynb.errors import BudgetExhausted, ConfigurationError, UsageUnknownWarni
 from dspynb.keywords import configurable
 from dspynb.media.describe import content_text
 from dspynb.options import NOT_RECORDED, Instance, Number, PositiveInt
-from dspynb.scope.clock import Clock, TimeLimit
-from dspynb.scope.core import Block, Layer, Scope, current_scope, warn_user
-from dspynb.scope.ledger import NOTHING, Amounts, Ledger, OpenStep, Reservation, next_place
+from dspynb.scope.amounts import NOTHING, Amounts
+from dspynb.scope.clock import Clock
+from dspynb.scope.core import Block, Layer, warn_user
+from dspynb.scope.ledger import Ledger
+from dspynb.scope.reservation import OpenStep, Reservation
 
 if TYPE_CHECKING:
     from dspynb.events import PredictorCalled
 
 __all__ = [
-    "Allowance",
     "Budget",
     "BudgetOption",
-    "Free",
     "Meter",
-    "Reserve",
     "about_tokens",
     "estimated_tokens",
     "missing_tokens",
@@ -84,10 +80,11 @@ class Budget(Block):
     ``calls``: calls of providers; retries and repairs count, cache hits do not. ``metric_calls``: scored rollouts.
     ``tokens``: of prompts and replies. ``usd``: US dollars; needs the price of each model, see ``LM(price=…)``. What a
     request may cost at most is reserved before it is sent, and settled when its reply has arrived. With ``max_tokens``
-    none of these limits is exceeded. Without it, the length of a reply is estimated from earlier ones, so that a limit
-    of tokens or USD can be exceeded by what replies are longer. Near such a limit requests wait for earlier ones, so
-    that the same rows are finished whatever the timing. On Dask workers each row has what is left when it is sent, so
-    that rows that run at the same time can exceed a limit of tokens or USD together.
+    none of these limits is exceeded; an image or file is taken to have 4,096 tokens at most. Without it, the length of
+    a reply is estimated from earlier ones, so that a limit of tokens or USD can be exceeded by as much as replies are
+    longer. Near such a limit requests wait for earlier ones, so that the same rows are finished whatever the timing. On
+    Dask workers each row has what is left when it is sent, so that rows that run at the same time can exceed a limit of
+    tokens or USD together.
 
     ``seconds``: when they are over, calls in progress are cancelled, and no call starts that would end later, going by
     the last calls of its model. Code that does not await anything is not cancelled.
@@ -296,11 +293,11 @@ class Meter:
                 UsageUnknownWarning,
             )
 
-    def presume(self, reservation: Reservation) -> Amounts:
+    def settle_unknown(self, reservation: Reservation) -> Amounts:
         """Count what a request may have cost whose cost nobody knows, since it was stopped, and return it."""
         if self.ledger is None:
             return NOTHING
-        amounts = self.ledger.presume(reservation)
+        amounts = self.ledger.settle_unknown(reservation)
         with self._lock:
             self.estimated += int(amounts.tokens)
             self._tokens += int(amounts.tokens)
@@ -339,157 +336,3 @@ class Meter:
         """The number of metric calls that are left; infinite without a limit."""
         limit = self.budget.metric_calls
         return math.inf if limit is None else limit - self._metric_calls
-
-
-class Allowance:
-    """Calls that were taken for one step in advance. Calls that the step does not use go back when it is closed."""
-
-    covers = True  # the meters above were charged when the allowance was created
-    is_free = False
-    ledger: Ledger | None = None
-    clock: Clock | None = None
-
-    def __init__(self, scope: Scope, calls: int, step: OpenStep | None = None) -> None:
-        """``step``: the step, in budgets of tokens or USD."""
-        self._scope = scope
-        self._lock = threading.Lock()
-        self.left = calls
-        self.step: OpenStep | None = step
-        self._ledgers: Sequence[Ledger] = []
-        if step is not None:
-            self._ledgers = scope.spending_limits().ledgers
-            for ledger in self._ledgers:
-                ledger.begin(step)
-
-    def take(self, calls: int = 0, metric_calls: int = 0) -> None:
-        """Take calls from the allowance; those beyond it are taken from the scope. Raises BudgetExhausted."""
-        with self._lock:
-            own = min(calls, self.left)
-            self.left -= own
-        try:
-            self._scope.take(calls - own, metric_calls)  # even for 0 calls, since it checks whether time is left
-        except BudgetExhausted:
-            self.give_back(own)
-            raise
-
-    def give_back(self, calls: int, metric_calls: int = 0) -> None:
-        """Return what was taken and not used. Calls stay in the allowance; metric calls go back to the scope."""
-        with self._lock:
-            self.left += calls
-        if metric_calls:
-            self._scope.give_back(0, metric_calls)
-
-    def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None:
-        """Do nothing: the meters above count the usage."""
-
-    def presume(self, reservation: Reservation) -> Amounts:  # noqa: ARG002
-        """Return nothing: the meters above count it."""
-        return NOTHING
-
-    def available(self) -> float:
-        """The number of calls that the step could take now."""
-        return self.left + self._scope.available()
-
-    def metric_calls_left(self) -> float:
-        """The number of metric calls that the step could take now."""
-        return self._scope.metric_calls_left()
-
-    def close(self) -> None:
-        """Give back what the step did not use."""
-        with self._lock:
-            unused = self.left
-            self.left = 0
-        self._scope.give_back(unused)
-        if self.step is not None:
-            for ledger in self._ledgers:
-                ledger.end(self.step)
-
-
-class Free:
-    """Funds of work that costs nothing: the budgets above it are neither checked nor charged."""
-
-    covers = True
-    is_free = True
-    ledger: Ledger | None = None
-    clock: Clock | None = None
-    step: OpenStep | None = None
-
-    def take(self, calls: int = 0, metric_calls: int = 0) -> None:
-        """Do nothing: the work is free."""
-
-    def give_back(self, calls: int, metric_calls: int = 0) -> None:
-        """Do nothing: no call was taken."""
-
-    def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None:
-        """Do nothing: the work is free."""
-
-    def presume(self, reservation: Reservation) -> Amounts:  # noqa: ARG002
-        """Return nothing: the work is free."""
-        return NOTHING
-
-    def available(self) -> float:
-        """Infinitely many calls."""
-        return math.inf
-
-    def metric_calls_left(self) -> float:
-        """Infinitely many metric calls."""
-        return math.inf
-
-
-_GRACE = 0.1
-"""Seconds after which a step is cancelled that did not end with the calls inside it."""
-
-
-class Reserve:
-    """Gives concurrent steps their allowances, in the order in which the steps begin.
-
-    ``calls``: about how many calls a step makes at most. While the budget has fewer calls left, a step waits until the
-    steps before it have ended, and then gets what is left. So the allowance of a step depends on the steps before it
-    and not on timing.
-    """
-
-    def __init__(self, calls: int) -> None:
-        self.scope = current_scope()
-        self.calls = calls
-        self._limits_calls = self.scope.available() < math.inf
-        limits = self.scope.spending_limits()
-        self._limits_amounts = bool(limits.ledgers)
-        self._clocks = limits.clocks
-        self.limited = self._limits_calls or self._limits_amounts or bool(self._clocks)
-        self._turn = asyncio.Lock()
-        self._running = 0  # steps that have an allowance now
-        self._step_ended = asyncio.Event()
-
-    @contextlib.asynccontextmanager
-    async def step(self, calls: int | None = None) -> AsyncIterator[Allowance | None]:
-        """The allowance of one step, for a layer of its own; None where calls are not limited. ``calls``: replaces the
-        number of calls that most steps make. Raises BudgetExhausted."""
-        async with TimeLimit(self._clocks, _GRACE) if self._clocks else contextlib.nullcontext():
-            if not (self._limits_calls or self._limits_amounts):
-                yield None
-                return
-            allowance = await self._next(self.calls if calls is None else calls)
-            try:
-                yield allowance
-            finally:
-                allowance.close()
-                self._running -= 1
-                self._step_ended.set()
-
-    async def _next(self, calls: int) -> Allowance:
-        """Wait until ``calls`` calls are available, or no other step runs. Then take as many of them as there are."""
-        most_calls = calls
-        async with self._turn:  # steps wait in their order
-            if self._limits_calls:
-                while self._running and self.scope.available() < calls:
-                    self._step_ended.clear()
-                    await self._step_ended.wait()
-                calls = int(max(1, min(calls, self.scope.available())))  # at least 1: taking it raises if none is left
-            else:
-                calls = 0
-            self.scope.take(calls)
-            self._running += 1
-            step = (
-                OpenStep(next_place(self.scope.spending_limits().steps), most_calls) if self._limits_amounts else None
-            )
-            return Allowance(self.scope, calls, step)

@@ -22,9 +22,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, Protocol,
 
 from dspynb.dataclass_init import fast_init
 from dspynb.errors import BudgetExhausted, ScopeClosedWarning
+from dspynb.scope.amounts import NOTHING, Amounts, Cost
 from dspynb.scope.call_context import NO_CONTEXT, NO_SETTINGS, CallContext, Settings
 from dspynb.scope.clock import Clock
-from dspynb.scope.ledger import NOTHING, RESERVATION, Amounts, Cost, Ledger, OpenStep, Reservation, next_place, reserve
+from dspynb.scope.ledger import Ledger
+from dspynb.scope.reservation import RESERVATION, OpenStep, Reservation, next_position
+from dspynb.scope.reserving import reserve
 
 if TYPE_CHECKING:
     from dspynb.data import Usage
@@ -94,7 +97,7 @@ class Funds(Protocol):
 
     def add(self, usage: Usage, estimate: int = 0, reservation: Reservation | None = None) -> None: ...
 
-    def presume(self, reservation: Reservation) -> Amounts: ...
+    def settle_unknown(self, reservation: Reservation) -> Amounts: ...
 
     def available(self) -> float: ...
 
@@ -386,8 +389,8 @@ class Scope:
         outer = RESERVATION.get()
         if outer is not None:
             outer.cancel()  # a model that calls other models costs what they cost
-        place = next_place(steps) if outer is None else outer.inner_place()
-        return Reservation(place, cost, steps, outer, count_prompt)
+        position = next_position(steps) if outer is None else outer.inner_position()
+        return Reservation(position, cost, steps, count_prompt)
 
     async def reserve(self, reservation: Reservation) -> bool:
         """Reserve what the next try of a request may cost, unless it has ended, in every budget of tokens or USD in
@@ -409,13 +412,13 @@ class Scope:
         if reservation is not None:
             reservation.cancel()  # in ledgers whose block has ended meanwhile
 
-    def presume(self, reservation: Reservation) -> Amounts:
+    def settle_unknown(self, reservation: Reservation) -> Amounts:
         """Count what a request may have cost whose cost nobody knows, since it was stopped, and return it."""
-        presumed = NOTHING
+        amounts = NOTHING
         for funds in self._all_funds():
-            presumed = presumed.largest(funds.presume(reservation))
+            amounts = amounts.largest(funds.settle_unknown(reservation))
         reservation.cancel()
-        return presumed
+        return amounts
 
     def charge(self, calls: int, metric_calls: int, usage: Usage, estimate: int = 0) -> None:
         """Count what was already spent elsewhere under these budgets. Nothing is refused: it was granted there."""

@@ -36,7 +36,7 @@ from pathlib import Path
 
 import dspynb as dn
 from dspynb.lm import limits
-from dspynb.scope.ledger import NOTHING
+from dspynb.scope.amounts import NOTHING
 from tests.campaigns.paid_server import PROMPT_PRICE, REPLY_PRICE
 
 ROOT = Path(__file__).parents[2]

@@ -97,7 +97,7 @@ def test_tokens_are_counted_and_end_the_run(dask):
 
     evaluation = run(main())
     assert evaluation.run.status == "exhausted"
-    assert 1_000 <= evaluation.usage.tokens <= 2_000 + 2 * 200
+    assert 1_400 <= evaluation.usage.tokens <= 2_000 + 2 * 200
 
 
 def tokens(request):

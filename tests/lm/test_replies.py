@@ -9,6 +9,7 @@ import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -500,7 +501,7 @@ def test_any_pieces_are_a_reply_of_the_right_types_or_a_model_error(answers):
 
 # ── sizes ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 ENDLESS = """
-import asyncio, resource
+import asyncio
 from aiohttp import web
 import dspynb as dn
 from dspynb.errors import ModelError
@@ -530,12 +531,14 @@ async def main():
         except ModelError as error:
             print(kind, type(error).__name__, str(error)[:200])
     await runner.cleanup()
-    print("MiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    with open("/proc/self/status") as status:  # getrusage would include the memory of the process that started this one
+        print("MiB", next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM")))
 
 asyncio.run(main())
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from /proc")
 def test_an_endless_body_ends_with_an_error_and_takes_bounded_memory():
     done = subprocess.run([sys.executable, "-c", ENDLESS], capture_output=True, text=True, timeout=100, check=False)
     lines = done.stdout.splitlines()
@@ -545,7 +548,7 @@ def test_an_endless_body_ends_with_an_error_and_takes_bounded_memory():
     assert lines[1].startswith("stream MalformedReply")
     assert "more than 16 MiB" in lines[1]
     assert lines[2].startswith("error ServerError")
-    assert int(lines[3].split()[1]) < 2000  # includes the server's buffers; without a limit it grows by gigabytes
+    assert int(lines[3].split()[1]) < 1000  # includes the server's buffers; without a limit it grows by gigabytes
 
 
 def test_a_long_error_text_is_cut_before_it_is_redacted_and_shows_no_key(monkeypatch):

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import pytest
 
 from dspynb.errors import BudgetExhausted
-from dspynb.scope.ledger import NOTHING, UNLIMITED, Amounts, Cost, Ledger, OpenStep, Reservation, reserve
+from dspynb.scope.amounts import NOTHING, UNLIMITED, Amounts, Cost
+from dspynb.scope.ledger import Ledger
+from dspynb.scope.reservation import OpenStep, Reservation
+from dspynb.scope.reserving import reserve
 
 PRICE = 1e-6
 LONGEST = 400
@@ -70,7 +73,7 @@ async def work(world, timing, width):
     async def send(step, number, request):
         nonlocal longest
         prompt, share, reply = request
-        reservation = Reservation((*step.place, number), world.cost(prompt), [step])
+        reservation = Reservation((*step.position, number), world.cost(prompt), [step])
         await reserve(ledgers, reservation)
         await asyncio.sleep(chance.random() * 0.002 if chance.random() < 0.8 else 0)
         tokens = prompt * share + reply

@@ -23,6 +23,21 @@ def question(lm, **settings):
     return dn.Predict("question -> answer", lm=lm, **settings)
 
 
+class Peak:
+    """A model that counts how many of its calls run at the same time."""
+
+    def __init__(self, reply_tokens):
+        self.now = self.peak = 0
+        self.usage = dn.Usage(calls=1, prompt_tokens=90, completion_tokens=reply_tokens)
+
+    async def complete(self, request):
+        self.now += 1
+        self.peak = max(self.peak, self.now)
+        await asyncio.sleep(0.02)
+        self.now -= 1
+        return dn.LMReply(chat(answer="4"), usage=self.usage)
+
+
 async def until(condition):
     """Wait until it holds."""
     async with asyncio.timeout(30):
@@ -132,18 +147,6 @@ def test_a_request_inside_a_request_does_not_wait_for_it(tokens):
 @pytest.mark.filterwarnings("ignore::dspynb.errors.HiddenPredictorWarning")
 @pytest.mark.parametrize(("settings", "most"), [({}, 1), ({"max_tokens": 1_000}, 4)])
 def test_requests_inside_a_request_keep_the_limit_together(settings, most):
-    class Inner:
-        now = peak = 0
-
-        async def complete(self, request):
-            self.now += 1
-            self.peak = max(self.peak, self.now)
-            await asyncio.sleep(0.02)
-            self.now -= 1
-            return dn.LMReply(
-                chat(answer="4"), usage=dn.Usage(calls=1, prompt_tokens=90, completion_tokens=910, usd=0.0)
-            )
-
     class Many:
         async def complete(self, request):
             self.results = await asyncio.gather(
@@ -151,7 +154,7 @@ def test_requests_inside_a_request_keep_the_limit_together(settings, most):
             )
             return dn.LMReply(chat(answer="4"), usage=dn.Usage(calls=1))
 
-    inner, many = Inner(), Many()
+    inner, many = Peak(reply_tokens=910), Many()
     predict = question(inner, **settings)
     with dn.Budget(tokens=6_000) as meter:
         answers(question(many, **settings))
@@ -164,7 +167,7 @@ def test_requests_inside_a_request_keep_the_limit_together(settings, most):
 
 # ── steps that wait for each other ────────────────────────────────────────────────────────────────────────────────────
 def test_a_row_that_waits_for_a_lock_of_a_later_row_does_not_wait_for_ever(monkeypatch):
-    monkeypatch.setattr("dspynb.scope.ledger._PATIENCE", 0.3)
+    monkeypatch.setattr("dspynb.scope.reserving._PATIENCE", 0.3)
 
     class Locked(dn.Module):
         def __init__(self):
@@ -223,17 +226,7 @@ def test_equal_requests_that_are_sent_once_reserve_once(monkeypatch, tmp_path, i
 
 # ── far from the limit, and after a refusal ───────────────────────────────────────────────────────────────────────────
 def test_far_from_its_limit_a_budget_leaves_all_requests_at_the_same_time():
-    class Own:
-        now = peak = 0
-
-        async def complete(self, request):
-            self.now += 1
-            self.peak = max(self.peak, self.now)
-            await asyncio.sleep(0.02)
-            self.now -= 1
-            return dn.LMReply(chat(answer="4"), usage=dn.Usage(calls=1, prompt_tokens=90, completion_tokens=10))
-
-    own = Own()
+    own = Peak(reply_tokens=10)
     with dn.Budget(tokens=10_000_000):
         dn.run_sync(lambda: question(own).batch([{"question": f"{number}?"} for number in range(64)], concurrency=16))
     assert own.peak == 16

@@ -18,7 +18,7 @@ from dspynb.keywords import configurable
 from dspynb.options import Seconds
 from dspynb.running.call_history import remember
 from dspynb.running.reader import RunReader
-from dspynb.scope.budget import Allowance
+from dspynb.scope.allowances import Allowance
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import Layer, Scope, current_scope
 from dspynb.scope.gate import GATE

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dspynb.data import Usage
-from dspynb.scope.budget import Allowance
+from dspynb.scope.allowances import Allowance
 from dspynb.scope.core import Scope
 from dspynb.scope.snapshot import Snapshot
 

@@ -28,10 +28,12 @@ from dspynb.redact import error_text
 from dspynb.running.aio.sync import LoopThread
 from dspynb.running.reader import RunReader
 from dspynb.running.user_code import guarded
+from dspynb.scope.amounts import NOTHING, Amounts
 from dspynb.scope.budget import Budget, Meter
 from dspynb.scope.clock import Clock
 from dspynb.scope.core import Layer
-from dspynb.scope.ledger import NOTHING, Amounts, Ledger, OpenStep, Reservation
+from dspynb.scope.ledger import Ledger
+from dspynb.scope.reservation import OpenStep, Reservation
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -284,11 +286,11 @@ class GrantFunds:
         if self._meter is not None:
             self._meter.add(usage, estimate, reservation)
 
-    def presume(self, reservation: Reservation) -> Amounts:
+    def settle_unknown(self, reservation: Reservation) -> Amounts:
         """Count what a request may have cost that was stopped, and return it."""
         if self._meter is None:
             return NOTHING
-        amounts = self._meter.presume(reservation)
+        amounts = self._meter.settle_unknown(reservation)
         with self._lock:
             self.estimate += int(amounts.tokens)
             self.usage += Usage(usd=amounts.usd)

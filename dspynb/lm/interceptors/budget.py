@@ -18,9 +18,18 @@ from dspynb.scope.budget import missing_tokens
 from dspynb.scope.call_context import Place
 from dspynb.scope.clock import TimeLimit
 from dspynb.scope.core import SpendingLimits
-from dspynb.scope.ledger import RESERVATION, Reservation, count_prompt, leave, reserve_far
+from dspynb.scope.reservation import RESERVATION, Reservation
+from dspynb.scope.reserving import count_prompt, leave, reserve_far
 
-__all__ = ["BUDGET", "FREE_REFUSALS", "BudgetInterceptor", "is_free_refusal", "presume", "reserve_cost", "settle"]
+__all__ = [
+    "BUDGET",
+    "FREE_REFUSALS",
+    "BudgetInterceptor",
+    "is_free_refusal",
+    "reserve_cost",
+    "settle",
+    "settle_unknown",
+]
 
 FREE_REFUSALS = (ContextTooLong, UnsupportedParameter)
 """Errors of requests that a provider refuses before it calls the model."""
@@ -67,7 +76,7 @@ class BudgetInterceptor:
                 _count_failed(call, error)
                 raise
             except (asyncio.CancelledError, Halted):
-                presume(call)
+                settle_unknown(call)
                 raise
             else:
                 settle(call, reply.usage, f"{reply.text}{reply.reasoning or ''}", cached=reply.cached)
@@ -140,16 +149,16 @@ async def _inside(reservation: Reservation, reply: Awaitable[LMReply]) -> LMRepl
         RESERVATION.reset(token)
 
 
-def presume(call: ModelCall) -> None:
+def settle_unknown(call: ModelCall) -> None:
     """Count what the last try of a call may have cost whose reply nobody has read, if it was sent, since the provider
     bills it. It is noted on the call."""
     if call.reservation is None or not call.is_sent:
         return
-    amounts = call.scope.presume(call.reservation)
+    amounts = call.scope.settle_unknown(call.reservation)
     if any(amounts):
         prompt = int(min(call.reservation.cost.prompt, amounts.tokens))
         usage = Usage(0, prompt, int(amounts.tokens) - prompt, usd=amounts.usd)
-        call.presumed = usage if call.presumed is None else call.presumed + usage
+        call.estimated_usage = usage if call.estimated_usage is None else call.estimated_usage + usage
 
 
 def _count_failed(call: ModelCall, error: ModelError) -> None:
@@ -160,7 +169,7 @@ def _count_failed(call: ModelCall, error: ModelError) -> None:
         reply_text = f"{getattr(error, 'text', '')}{getattr(error, 'reasoning', None) or ''}"
         settle(call, error.usage, reply_text, cached=error.cached)
     elif isinstance(error, ModelTimeout):
-        presume(call)
+        settle_unknown(call)
 
 
 def settle(call: ModelCall, usage: Usage, reply_text: str, *, cached: bool = False) -> None:

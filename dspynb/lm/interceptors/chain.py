@@ -19,7 +19,7 @@ from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, PieceCallback, se
 from dspynb.running.streamed_calls import StreamedCall
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import Scope
-from dspynb.scope.ledger import Reservation
+from dspynb.scope.reservation import Reservation
 
 __all__ = ["Interceptor", "Links", "ModelCall", "Pending", "Proceed", "chain", "links_of"]
 
@@ -50,11 +50,12 @@ class ModelCall:
     adapted to the model; else None. ``progress``: the part of a streamed reply that views show; None for a call that is
     not streamed. ``pending``: what is known of the call while it is sent; None before, and for models other than
     ``LM``. ``admitted``: whether the runs and budgets around the call have admitted it.
-    ``streamed``: whether the listener has received the text of the reply. ``reservation``: what budgets of tokens and
-    USD have reserved for the call; None where none are in force. ``presumed``: what tries of the call may have cost
-    that were stopped or timed out, and ``billed``: what tries cost whose replies could not be used; None without such a
-    try. ``is_sent``: whether its last try has been sent; True for models other than ``LM``. ``flights``: the pending
-    requests of the model, if an equal one may reply to this one.
+    ``streamed``: whether the listener has received the text of the reply.
+
+    ``reservation``: what budgets of tokens and USD have reserved for the call; None where none are in force.
+    ``billed``: what tries cost whose replies could not be used. ``estimated_usage``: what tries may have cost that were
+    stopped or timed out. Both are None without such a try. ``is_sent``: whether the last try has been sent; True for
+    models other than ``LM``. ``flights``: the pending requests of the model, if an equal one may reply to this one.
     """
 
     lm: LMProtocol
@@ -71,7 +72,7 @@ class ModelCall:
     admitted: bool = False
     streamed: bool = False
     reservation: Reservation | None = None
-    presumed: Usage | None = None
+    estimated_usage: Usage | None = None
     billed: Usage | None = None
     is_sent: bool = True
     flights: Flights | None = None
@@ -85,7 +86,7 @@ class ModelCall:
         """The usage of the call with that of its earlier tries. ``usage``: that of the last try."""
         if self.billed is not None:
             usage = usage + self.billed
-        return usage if self.presumed is None else usage + self.presumed
+        return usage if self.estimated_usage is None else usage + self.estimated_usage
 
     @property
     def model(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from dspynb.errors import BudgetExhausted
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.user_code import guarded
-from dspynb.scope.budget import Allowance, Reserve
+from dspynb.scope.allowances import Allowance, Reserve
 
 __all__ = ["Dispatcher", "OrderedResults"]
 

@@ -42,7 +42,8 @@ from dspynb.running.executor import Executor
 from dspynb.running.reader import open_record
 from dspynb.running.record import RunRecord
 from dspynb.running.tables.hints import HintUse, PathOf, hint_uses_of_search
-from dspynb.scope.budget import Allowance, Meter
+from dspynb.scope.allowances import Allowance
+from dspynb.scope.budget import Meter
 from dspynb.scope.call_context import CallContext, RolloutId, Sampling
 from dspynb.scope.candidates import Part
 from dspynb.scope.core import Layer, current_scope

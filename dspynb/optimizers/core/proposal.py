@@ -16,7 +16,7 @@ from dspynb.modules.predict import Predict
 from dspynb.modules.predictor_call import refuse_truncated
 from dspynb.modules.shortening import call_shortened
 from dspynb.redact import error_text, redact, redact_values
-from dspynb.scope.budget import Allowance
+from dspynb.scope.allowances import Allowance
 from dspynb.scope.call_context import Sampling
 from dspynb.scope.core import Layer, current_scope
 from dspynb.scope.hints import mask
