@@ -34,27 +34,48 @@ TOOL_TOKENS = 512
 """Tokens that a provider may add to a request with tools: its instructions for calling them."""
 MEDIA_TOKENS = 4_096
 """Tokens of an image or a file at most."""
+_REPLY_LIMITS = (*LIMIT_NAMES, "max_output_tokens")
+"""Settings that limit the tokens of a reply."""
 
 
 def largest_cost(call: ModelCall, *, with_prices: bool = True) -> Cost:
     """The largest cost of a call: see ``Cost``. The length of a reply without a limit is that of the model's longest
     reply, infinite if it is unknown. ``with_prices``: whether the prices are looked up."""
     settings = call.requested()
-    prompt = most_prompt_tokens(call.request)
+    request = call.request
+    model = call.model
+    prompt = _plain_prompt_tokens(request)
+    is_plain = prompt is not None
+    if prompt is None:
+        prompt = most_prompt_tokens(request)
     reply, is_bound = _reply_tokens(call, settings)
     if not with_prices:
-        return Cost(call.model, prompt, reply, is_bound)
+        return Cost(model, prompt, reply, is_bound)
     prices = highest_prices(
-        call.model,
+        model,
         prompt,
-        read_own_price(call.lm, call.model),
+        read_own_price(call.lm, model),
         settings.get("service_tier"),
-        has_media=settings.get("modalities") is not None or any(_media(call.request)),
-        lasting_cache=any(map(_has_lasting_cache, call.request.messages)),
+        has_media=settings.get("modalities") is not None or (not is_plain and any(_media(request))),
+        lasting_cache=not is_plain and any(map(_has_lasting_cache, request.messages)),
     )
     if prices is None:  # a model of one's own may report what a reply costs
-        return Cost(call.model, prompt, reply, is_bound, may_report_usd=getattr(call.lm, "reports_usd", True))
-    return Cost(call.model, prompt, reply, is_bound, prices.prompt_token, prices.reply_token, prices.call)
+        return Cost(model, prompt, reply, is_bound, may_report_usd=getattr(call.lm, "reports_usd", True))
+    return Cost(model, prompt, reply, is_bound, prices.prompt_token, prices.reply_token, prices.call)
+
+
+def _plain_prompt_tokens(request: LMRequest) -> int | None:
+    """``most_prompt_tokens`` of a request that has only texts, as nearly always; None for any other. Takes a fifth of
+    the time."""
+    if request.tools or request.response_format is not None:
+        return None
+    tokens = PROMPT_TOKENS
+    for message in request.messages:
+        content = message.get("content")
+        if type(content) is not str or len(message) != 2:  # beside its role, it has only this text
+            return None
+        tokens += MESSAGE_TOKENS + _bytes(content)
+    return tokens
 
 
 def most_prompt_tokens(request: LMRequest, count: Callable[[str], int | None] | None = None) -> int:
@@ -114,9 +135,9 @@ def _bytes(text: str) -> int:
 def _reply_tokens(call: ModelCall, settings: Mapping[str, Any]) -> tuple[float, bool]:
     """The largest number of tokens of all completions of a reply, and whether the request limits it."""
     count = settings.get("n") or 1
-    for name in (*LIMIT_NAMES, "max_output_tokens"):
+    for name in _REPLY_LIMITS:
         limit = settings.get(name)
-        if isinstance(limit, int | float) and not isinstance(limit, bool):
+        if limit is not None and isinstance(limit, int | float) and not isinstance(limit, bool):
             return limit * count, True
     profile = getattr(call.lm, "profile", None)
     longest = getattr(profile, "output_limit", None)

@@ -178,7 +178,7 @@ class PendingRequest:
         if error.usage is not None:
             usage = replace(error.usage, calls=0, retries=0)  # the call and its retries are counted in another place
             call.billed = usage if call.billed is None else call.billed + usage
-            settle(call, usage, getattr(error, "text", ""))
+            settle(call, usage, error)
         elif isinstance(error, ModelTimeout):
             settle_unknown(call)
         elif call.reservation is not None:

@@ -83,6 +83,7 @@ class RecordedCall(ModelCall):
         of_model = links_of(self.lm)
         if of_model is not None:
             links, send = of_model
+            self.may_nest = False
             return chain((*around, BUDGET, *links), send)
         if not around and not has_own_cache(self.lm):
             return _BUDGET_ALONE

@@ -239,6 +239,9 @@ def _thresholds(price: Price) -> tuple[int, ...]:
 
 def _crossed(price: Price, prompt: int) -> int:
     """How many thresholds of long prompts a prompt exceeds."""
+    usual = price._usual
+    if usual is not None and prompt <= usual.longest:  # as nearly always
+        return 0
     count = 0
     for threshold in _thresholds(price):
         if prompt <= threshold:
@@ -346,6 +349,15 @@ def highest(
     """
     if price is None:
         return None
+    crossed = len(_thresholds(price)) if prompt is None else _crossed(price, prompt)
+    return _highest(price, crossed, service_tier, has_media, lasting_cache)
+
+
+@lru_cache(maxsize=1024)
+def _highest(
+    price: Price, crossed: int, service_tier: str | None, has_media: bool, lasting_cache: bool
+) -> HighestPrices | None:
+    """The same for a prompt that may exceed the first ``crossed`` thresholds of long prompts."""
     prompt_names = [*_USUAL_PROMPT]
     reply_names = [*_USUAL_REPLY]
     if lasting_cache:
@@ -353,7 +365,6 @@ def highest(
     if has_media:
         prompt_names += _MEDIA_INPUT
         reply_names += _MEDIA_OUTPUT
-    crossed = len(_thresholds(price)) if prompt is None else _crossed(price, prompt)
     prompt_price = 0.0
     reply_price = 0.0
     call_price = 0.0

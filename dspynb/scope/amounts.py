@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import NamedTuple
 
 __all__ = ["NOTHING", "UNLIMITED", "Amounts", "Cost"]
@@ -60,9 +59,13 @@ class Cost(NamedTuple):
 
     def is_covered_by(self, other: Cost) -> bool:
         """Whether no number is above that of the other cost."""
-        mine = (self.prompt, self.reply, self.prompt_usd or 0, self.reply_usd or 0, self.call_usd)
-        others = (other.prompt, other.reply, other.prompt_usd or 0, other.reply_usd or 0, other.call_usd)
-        return all(map(operator.le, mine, others))
+        return (
+            self.prompt <= other.prompt
+            and self.reply <= other.reply
+            and (self.prompt_usd or 0) <= (other.prompt_usd or 0)
+            and (self.reply_usd or 0) <= (other.reply_usd or 0)
+            and self.call_usd <= other.call_usd
+        )
 
     def largest(self, other: Cost) -> Cost:
         """The larger number of each."""

@@ -156,6 +156,11 @@ def _ledger_of(budget: Budget) -> Ledger | None:
     return None if limit is None else Ledger(limit)
 
 
+def _refusal(name: str, limit: int) -> BudgetExhausted:
+    unit = name.replace("_", " ")
+    return BudgetExhausted(f"the budget of {limit} {unit} is spent; give a larger dn.Budget({name}=…) to continue")
+
+
 class Meter:
     """Counts what is spent of a budget. Thread-safe."""
 
@@ -247,23 +252,21 @@ class Meter:
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
         """Take calls before they are made: all of them or none. Raises BudgetExhausted."""
+        budget = self.budget
+        ledger = self.ledger
         with self._lock:
-            self._check_measured_limits()
-            for name, amount in (("calls", calls), ("metric_calls", metric_calls)):
-                limit = getattr(self.budget, name)
-                if limit is not None and getattr(self, f"_{name}") + amount > limit:
-                    unit = name.replace("_", " ")
-                    raise BudgetExhausted(
-                        f"the budget of {limit} {unit} is spent; give a larger dn.Budget({name}=…) to continue"
-                    )
-            self._calls += calls
-            self._metric_calls += metric_calls
-
-    def _check_measured_limits(self) -> None:
-        """Raise BudgetExhausted once the tokens, the cost or the time reach their limit."""
-        if self.ledger is not None and self.ledger.is_spent:
-            raise self.ledger.refusal()
-        self._clock.check()
+            if ledger is not None and ledger.is_spent:
+                raise ledger.refusal()
+            if budget.seconds is not None:
+                self._clock.check()
+            calls += self._calls
+            if budget.calls is not None and calls > budget.calls:
+                raise _refusal("calls", budget.calls)
+            metric_calls += self._metric_calls
+            if budget.metric_calls is not None and metric_calls > budget.metric_calls:
+                raise _refusal("metric_calls", budget.metric_calls)
+            self._calls = calls
+            self._metric_calls = metric_calls
 
     def give_back(self, calls: int, metric_calls: int = 0) -> None:
         """Return calls that were taken and not used, such as a call that a cache answered."""

@@ -105,23 +105,35 @@ class Ledger:
     def take_if_far(self, request: Reservation) -> bool:
         """Reserve what a request may cost if the limit is far, as nearly always. False if it is not decided yet."""
         with self._lock:
+            if self._cut is not None or self._waiting:
+                return False
             cost = request.cost
-            if self._cut is not None or self._waiting or (self.limits_usd and not cost.has_price):
+            limit_tokens, limit_usd = self.limit
+            if limit_usd != math.inf and (cost.prompt_usd is None or cost.reply_usd is None):
                 return False
             amounts = self._estimate(cost)
-            if not self._is_far(self.spent.plus(self.reserved).plus(amounts), amounts):
+            reserved_tokens = self.reserved[0] + amounts[0]  # the sums are written out, since this runs in every call
+            reserved_usd = self.reserved[1] + amounts[1]
+            tokens = self.spent[0] + reserved_tokens
+            usd = self.spent[1] + reserved_usd
+            if self._calls_left:
+                most = self._largest_with(amounts)
+                tokens += self._calls_left * most[0]
+                usd += self._calls_left * most[1]
+            if tokens > limit_tokens or usd > limit_usd:
                 return False
             request.amounts[self] = amounts
-            self.reserved = self.reserved.plus(amounts)
+            self.reserved = Amounts(reserved_tokens, reserved_usd)
             self._under_way += 1
             return True
 
     def start(self, request: Reservation) -> None:
         """Note that a request starts which all ledgers have admitted: its steps have one less to send."""
         with self._lock:
-            known = self._costs.get(request.cost.model)
-            if known is None or not request.cost.is_covered_by(known):
-                self._costs[request.cost.model] = request.cost if known is None else request.cost.largest(known)
+            cost = request.cost
+            known = self._costs.get(cost.model)
+            if known is None or not cost.is_covered_by(known):
+                self._costs[cost.model] = cost if known is None else cost.largest(known)
                 self._largest = None
             for step in request.steps:
                 if self._calls.get(step, 0) > 0:
@@ -182,9 +194,10 @@ class Ledger:
         with self._lock:
             amounts = request.amounts.pop(self, None)
             if amounts is not None:
-                self.reserved = self.reserved.plus(amounts, -1)
                 self._under_way -= 1
-                if not self._under_way:
+                if self._under_way:
+                    self.reserved = Amounts(self.reserved[0] - amounts[0], self.reserved[1] - amounts[1])
+                else:
                     self.reserved = NOTHING  # without the rounding errors of the sums
             if reply is not None:
                 replies = self._replies.setdefault(request.cost.model, ReplyLengths())
@@ -251,12 +264,18 @@ class Ledger:
 
     def _estimate(self, cost: Cost, before: Position | None = None) -> Amounts:
         """What to reserve for a request: 0 of what has no limit. ``before``: see ``_expected``."""
-        amounts = self._expected(cost, before)
-        tokens = amounts.tokens if self.limit.tokens < math.inf else 0.0
-        return Amounts(tokens, amounts.usd if self.limits_usd else 0.0)
+        limit_tokens, limit_usd = self.limit
+        tokens, usd = self._expected(cost, before)
+        if limit_tokens == math.inf:
+            tokens = 0.0
+        if limit_usd == math.inf:
+            usd = 0.0
+        return Amounts(tokens, usd)
 
     def _expected(self, cost: Cost, before: Position | None = None) -> Amounts:
         """What a request may cost. ``before``: counts replies at earlier positions only."""
+        if cost.is_bound and cost.has_price:
+            return cost.amounts(cost.reply, 0.0)
         replies = self._replies.get(cost.model)
         most = None if replies is None else replies.most(before)
         reply = min(cost.reply, _UNKNOWN_REPLY) if not cost.is_bound else cost.reply

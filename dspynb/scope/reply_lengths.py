@@ -30,6 +30,10 @@ class ReplyLengths:
 
     def add(self, position: Position, amounts: Amounts) -> bool:
         """Add a reply. Returns whether this may change an estimate."""
+        if len(self._first) == _FEW and position > self._first[-1] and position > self._largest[-1][0]:
+            most = self._largest[-1][1]
+            if amounts.tokens <= most.tokens and amounts.usd <= most.usd:  # as nearly always
+                return False
         is_one_of_the_first = len(self._first) < _FEW or position < self._first[-1]
         if is_one_of_the_first:
             insort(self._first, position)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from functools import partial
 
 from dspynb.data import Usage
@@ -18,6 +17,7 @@ from dspynb.scope.budget import missing_tokens
 from dspynb.scope.call_context import Place
 from dspynb.scope.clock import TimeLimit
 from dspynb.scope.core import SpendingLimits
+from dspynb.scope.ledger import Ledger
 from dspynb.scope.reservation import RESERVATION, Reservation
 from dspynb.scope.reserving import count_prompt, leave, reserve_far
 
@@ -54,43 +54,39 @@ class BudgetInterceptor:
         call.admitted = True
         if not scope.funded:
             return await scope.in_flight(proceed(call))
-        return await self._send_funded(call, proceed)
-
-    async def _send_funded(self, call: ModelCall, proceed: Proceed) -> LMReply:
-        """Reserve what the call may cost, send it, and count what it cost."""
-        scope = call.scope
         limits = scope.spending_limits()
-        clocks = limits.clocks
-        async with TimeLimit(clocks) if clocks else _NO_TIME_LIMIT:
-            if limits.ledgers or clocks:
-                cached = await _reserve(call, limits)
-                if cached is not None:
-                    return cached
-            began = time.perf_counter()
-            try:
-                sending = proceed(call)
-                if call.reservation is not None:
-                    sending = _inside(call.reservation, sending)
-                reply = await scope.in_flight(sending)
-            except ModelError as error:
-                _count_failed(call, error)
-                raise
-            except (asyncio.CancelledError, Halted):
-                settle_unknown(call)
-                raise
-            else:
-                settle(call, reply.usage, f"{reply.text}{reply.reasoning or ''}", cached=reply.cached)
-            finally:
-                if call.reservation is not None:
-                    call.reservation.close()
-            if not reply.cached:
-                seconds = reply.usage.seconds or time.perf_counter() - began
-                for clock in clocks:
-                    clock.note(call.model, seconds / (1 + reply.usage.retries))
-            return reply
+        if not limits.clocks:
+            return await self._send_funded(call, proceed, limits)
+        async with TimeLimit(limits.clocks):
+            return await self._send_funded(call, proceed, limits)
 
-
-_NO_TIME_LIMIT = contextlib.nullcontext()
+    async def _send_funded(self, call: ModelCall, proceed: Proceed, limits: SpendingLimits) -> LMReply:
+        """Reserve what the call may cost, send it, and count what it cost."""
+        cached = await _reserve(call, limits) if limits.ledgers or limits.clocks else None
+        if cached is not None:
+            return cached
+        began = time.perf_counter()
+        try:
+            sending = proceed(call)
+            if call.reservation is not None and call.may_nest:
+                sending = _inside(call.reservation, sending)
+            reply = await call.scope.in_flight(sending)
+        except ModelError as error:
+            _count_failed(call, error)
+            raise
+        except (asyncio.CancelledError, Halted):
+            settle_unknown(call)
+            raise
+        else:
+            settle(call, reply.usage, reply, cached=reply.cached)
+        finally:
+            if call.reservation is not None:
+                call.reservation.close()
+        if limits.clocks and not reply.cached:
+            seconds = reply.usage.seconds or time.perf_counter() - began
+            for clock in limits.clocks:
+                clock.note(call.model, seconds / (1 + reply.usage.retries))
+        return reply
 
 
 async def _reserve(call: ModelCall, limits: SpendingLimits) -> LMReply | None:
@@ -125,8 +121,7 @@ async def reserve_cost(call: ModelCall, limits: SpendingLimits | None = None) ->
     ledgers, _, steps = limits or scope.spending_limits()
     if not ledgers:
         return False
-    has_usd = any(ledger.limits_usd for ledger in ledgers)
-    cost = largest_cost(call, with_prices=has_usd)
+    cost = largest_cost(call, with_prices=_limit_usd(ledgers))
     reservation = scope.reservation(cost, steps, partial(exact_prompt_tokens, call))
     if reserve_far(ledgers, reservation):
         call.reservation = reservation
@@ -138,6 +133,13 @@ async def reserve_cost(call: ModelCall, limits: SpendingLimits | None = None) ->
     has_waited = await scope.in_flight(scope.reserve(reservation))
     call.reservation = reservation
     return has_waited
+
+
+def _limit_usd(ledgers: Sequence[Ledger]) -> bool:
+    for ledger in ledgers:  # a plain loop, since it runs in every call
+        if ledger.limits_usd:
+            return True
+    return False
 
 
 async def _inside(reservation: Reservation, reply: Awaitable[LMReply]) -> LMReply:
@@ -166,15 +168,17 @@ def _count_failed(call: ModelCall, error: ModelError) -> None:
     if is_free_refusal(error):
         call.scope.give_back(1)
     elif error.usage is not None:
-        reply_text = f"{getattr(error, 'text', '')}{getattr(error, 'reasoning', None) or ''}"
-        settle(call, error.usage, reply_text, cached=error.cached)
+        settle(call, error.usage, error, cached=error.cached)
     elif isinstance(error, ModelTimeout):
         settle_unknown(call)
 
 
-def settle(call: ModelCall, usage: Usage, reply_text: str, *, cached: bool = False) -> None:
-    """Count the usage of the last try of a call."""
-    estimate = 0 if cached else missing_tokens(usage, call.request.messages, reply_text)
+def settle(call: ModelCall, usage: Usage, reply: LMReply | ModelError, *, cached: bool = False) -> None:
+    """Count the usage of the last try of a call. ``reply``: its reply, or the error of one that cannot be used."""
+    estimate = 0
+    if usage.tokens is None and not cached:
+        text = f"{getattr(reply, 'text', '')}{getattr(reply, 'reasoning', None) or ''}"
+        estimate = missing_tokens(usage, call.request.messages, text)
     call.scope.settle(usage, cached=cached, estimate=estimate, reservation=call.reservation)
 
 

@@ -50,7 +50,8 @@ class ModelCall:
     adapted to the model; else None. ``progress``: the part of a streamed reply that views show; None for a call that is
     not streamed. ``pending``: what is known of the call while it is sent; None before, and for models other than
     ``LM``. ``admitted``: whether the runs and budgets around the call have admitted it.
-    ``streamed``: whether the listener has received the text of the reply.
+    ``streamed``: whether the listener has received the text of the reply. ``may_nest``: whether the model may call
+    other models; not so for ``LM``.
 
     ``reservation``: what budgets of tokens and USD have reserved for the call; None where none are in force.
     ``billed``: what tries cost whose replies could not be used. ``estimated_usage``: what tries may have cost that were
@@ -76,6 +77,7 @@ class ModelCall:
     billed: Usage | None = None
     is_sent: bool = True
     flights: Flights | None = None
+    may_nest: bool = True
 
     @property
     def is_shared(self) -> bool:

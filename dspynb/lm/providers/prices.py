@@ -204,9 +204,20 @@ def highest_prices(
     some providers. ``prompt``: the largest number of tokens of the prompt; None for any. ``service_tier``: the one that
     the request names. ``has_media``, ``lasting_cache``: see ``highest``.
     """
-    price = price_of(model, own).price
+    price = own
+    if own is None or own.input is None or own.output is None:
+        price = price_of(model, own).price
     prices = highest(price, prompt, service_tier, has_media=has_media, lasting_cache=lasting_cache)
-    searches = (map_entry(model) or {}).get("search_context_cost_per_query")
-    if prices is None or not isinstance(searches, Mapping) or not _SEARCHES_ALWAYS.search(model):
+    search_usd = _search_usd(model)
+    if prices is None or not search_usd:
         return prices
-    return prices._replace(call=prices.call + max(float(price) for price in searches.values()))
+    return prices._replace(call=prices.call + search_usd)
+
+
+@lru_cache(maxsize=256)
+def _search_usd(model: str) -> float:
+    """The highest price of the searches in the web that a model makes for each request; 0 for most models."""
+    searches = (map_entry(model) or {}).get("search_context_cost_per_query")
+    if not isinstance(searches, Mapping) or not _SEARCHES_ALWAYS.search(model):
+        return 0.0
+    return max(float(price) for price in searches.values())
