@@ -6,10 +6,10 @@ Each step gets an ``Allowance``, in the order of the steps, so that timing does 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from types import TracebackType
 
 from dspynb.data import Usage
 from dspynb.errors import BudgetExhausted
@@ -30,23 +30,26 @@ class Allowance:
     ledger: Ledger | None = None
     clock: Clock | None = None
 
-    def __init__(self, scope: Scope, calls: int, step: OpenStep | None = None) -> None:
-        """``step``: the step, in budgets of tokens or USD."""
+    def __init__(
+        self, scope: Scope, calls: int, step: OpenStep | None = None, ledgers: Sequence[Ledger] = ()
+    ) -> None:
+        """``step``, ``ledgers``: the step, and the ledgers around it, in budgets of tokens or USD."""
         self._scope = scope
         self._lock = threading.Lock()
         self.left = calls
         self.step: OpenStep | None = step
-        self._ledgers: Sequence[Ledger] = []
+        self._ledgers = ledgers
         if step is not None:
-            self._ledgers = scope.spending_limits().ledgers
-            for ledger in self._ledgers:
+            for ledger in ledgers:
                 ledger.begin(step)
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
         """Take calls from the allowance; those beyond it are taken from the scope. Raises BudgetExhausted."""
-        with self._lock:
-            own = min(calls, self.left)
-            self.left -= own
+        own = 0
+        if calls and self.left:
+            with self._lock:
+                own = min(calls, self.left)
+                self.left -= own
         try:
             self._scope.take(calls - own, metric_calls)  # even for 0 calls, since it checks whether time is left
         except BudgetExhausted:
@@ -80,7 +83,8 @@ class Allowance:
         with self._lock:
             unused = self.left
             self.left = 0
-        self._scope.give_back(unused)
+        if unused:
+            self._scope.give_back(unused)
         if self.step is not None:
             for ledger in self._ledgers:
                 ledger.end(self.step)
@@ -134,45 +138,90 @@ class Reserve:
         self.calls = calls
         self._limits_calls = self.scope.available() < math.inf
         limits = self.scope.spending_limits()
-        self._limits_amounts = bool(limits.ledgers)
+        self._ledgers = limits.ledgers
+        self._steps = limits.steps
         self._clocks = limits.clocks
-        self.limited = self._limits_calls or self._limits_amounts or bool(self._clocks)
+        self.limited = self._limits_calls or bool(self._ledgers or self._clocks)
         self._turn = asyncio.Lock()
+        self._waiting = 0  # steps that wait for an allowance
         self._running = 0  # steps that have an allowance now
         self._step_ended = asyncio.Event()
 
-    @contextlib.asynccontextmanager
-    async def step(self, calls: int | None = None) -> AsyncIterator[Allowance | None]:
-        """The allowance of one step, for a layer of its own; None where calls are not limited. ``calls``: replaces the
-        number of calls that most steps make. Raises BudgetExhausted."""
-        async with TimeLimit(self._clocks, _GRACE) if self._clocks else contextlib.nullcontext():
-            if not (self._limits_calls or self._limits_amounts):
-                yield None
-                return
-            allowance = await self._next(self.calls if calls is None else calls)
-            try:
-                yield allowance
-            finally:
-                allowance.close()
-                self._running -= 1
-                self._step_ended.set()
+    def step(self, calls: int | None = None) -> _Step:
+        """The allowance of one step: ``async with reserve.step() as funds: …``, for a layer of its own; None where
+        neither calls nor amounts are limited. ``calls``: replaces the number of calls that most steps make. Raises
+        BudgetExhausted."""
+        return _Step(self, self.calls if calls is None else calls)
 
-    async def _next(self, calls: int) -> Allowance:
+    async def begin(self, calls: int) -> Allowance | None:
         """Wait until ``calls`` calls are available, or no other step runs. Then take as many of them as there are."""
-        most_calls = calls
-        async with self._turn:  # steps wait in their order
-            if self._limits_calls:
-                while self._running and self.scope.available() < calls:
-                    self._step_ended.clear()
-                    await self._step_ended.wait()
-                calls = int(max(1, min(calls, self.scope.available())))  # at least 1: taking it raises if none is left
-            else:
-                calls = 0
-            self.scope.take(calls)
-            self._running += 1
-            step = (
-                OpenStep(next_position(self.scope.spending_limits().steps), most_calls)
-                if self._limits_amounts
-                else None
-            )
-            return Allowance(self.scope, calls, step)
+        if not (self._limits_calls or self._ledgers):
+            return None
+        if self._waiting or (self._limits_calls and self.scope.available() < calls):
+            return await self._begin_in_turn(calls)
+        return self._begin(calls, calls if self._limits_calls else 0)
+
+    async def _begin_in_turn(self, calls: int) -> Allowance:
+        self._waiting += 1
+        try:
+            async with self._turn:  # steps wait in their order
+                taken = 0
+                if self._limits_calls:
+                    while self._running and self.scope.available() < calls:
+                        self._step_ended.clear()
+                        await self._step_ended.wait()
+                    taken = int(max(1, min(calls, self.scope.available())))  # at least 1, which raises if none is left
+                return self._begin(calls, taken)
+        finally:
+            self._waiting -= 1
+
+    def _begin(self, most_calls: int, calls: int) -> Allowance:
+        self.scope.take(calls)
+        self._running += 1
+        if not self._ledgers:
+            return Allowance(self.scope, calls)
+        step = OpenStep(next_position(self._steps), most_calls)
+        return Allowance(self.scope, calls, step, self._ledgers)
+
+    def end(self, allowance: Allowance) -> None:
+        """Take back what a step did not use."""
+        allowance.close()
+        self._running -= 1
+        self._step_ended.set()
+
+    def time_limit(self) -> TimeLimit | None:
+        """What cancels a step when the time is over; None where time is not limited."""
+        return TimeLimit(self._clocks, _GRACE) if self._clocks else None
+
+
+class _Step:
+    """One step of a Reserve. A class takes a third of the time of a generator with ``asynccontextmanager``."""
+
+    __slots__ = ("_allowance", "_calls", "_reserve", "_time_limit")
+
+    def __init__(self, reserve: Reserve, calls: int) -> None:
+        self._reserve = reserve
+        self._calls = calls
+        self._allowance: Allowance | None = None
+        self._time_limit: TimeLimit | None = None
+
+    async def __aenter__(self) -> Allowance | None:
+        self._time_limit = time_limit = self._reserve.time_limit()
+        if time_limit is None:
+            self._allowance = await self._reserve.begin(self._calls)
+            return self._allowance
+        await time_limit.__aenter__()
+        try:
+            self._allowance = await self._reserve.begin(self._calls)
+        except BaseException as error:
+            await time_limit.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self._allowance
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._allowance is not None:
+            self._reserve.end(self._allowance)
+        if self._time_limit is not None:
+            await self._time_limit.__aexit__(kind, error, traceback)

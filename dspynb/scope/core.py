@@ -338,10 +338,19 @@ class Scope:
         if not self.funded:
             return
         charged: list[Funds] = []
+        layer: Scope | None = self
         try:
-            for funds in self._funds():
-                funds.take(calls, metric_calls)
-                charged.append(funds)
+            while layer is not None:
+                funds = layer.funds
+                if funds is not None:
+                    if layer.lease is not None and layer.lease.closed:
+                        funds.take()  # nothing is charged, but a spent budget still refuses the call
+                    else:
+                        funds.take(calls, metric_calls)
+                        if funds.covers:
+                            return
+                        charged.append(funds)
+                layer = layer.parent
         except BudgetExhausted:
             for funds in charged:
                 funds.give_back(calls, metric_calls)
@@ -354,11 +363,14 @@ class Scope:
 
     def _all_funds(self) -> Iterator[Funds]:
         """The funds of all open layers, innermost first, down to those of work that costs nothing."""
-        for layer in self.open_layers():
-            if layer.funds is not None:
-                yield layer.funds
-                if layer.funds.is_free:
+        layer: Scope | None = self
+        while layer is not None:
+            funds = layer.funds
+            if funds is not None and (layer.lease is None or not layer.lease.closed):
+                yield funds
+                if funds.is_free:
                     return
+            layer = layer.parent
 
     def spending_limits(self) -> SpendingLimits:
         """What limits the tokens, USD and seconds of a call here."""
@@ -409,7 +421,7 @@ class Scope:
             return
         for funds in self._all_funds():
             funds.add(usage, estimate, reservation)
-        if reservation is not None:
+        if reservation is not None and reservation.amounts:
             reservation.cancel()  # in ledgers whose block has ended meanwhile
 
     def settle_unknown(self, reservation: Reservation) -> Amounts:

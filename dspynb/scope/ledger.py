@@ -69,7 +69,10 @@ class Ledger:
     def begin(self, step: OpenStep) -> None:
         """Count what a step may need until it ends."""
         with self._lock:
-            insort(self._steps, step, key=_position)
+            if not self._steps or self._steps[-1].position < step.position:  # as nearly always
+                self._steps.append(step)
+            else:
+                insort(self._steps, step, key=_position)
             self._calls[step] = step.calls
             self._calls_left += step.calls
 
@@ -78,7 +81,8 @@ class Ledger:
         with self._lock:
             self._steps.remove(step)
             self._calls_left -= self._calls.pop(step)
-            self._wake()
+            if self._waiting:
+                self._wake()
 
     # ── requests ──────────────────────────────────────────────────────────────────────────────────────────────────
     def take(self, request: Reservation, *, in_order: bool = True) -> bool:
@@ -135,9 +139,11 @@ class Ledger:
             if known is None or not cost.is_covered_by(known):
                 self._costs[cost.model] = cost if known is None else cost.largest(known)
                 self._largest = None
+            calls = self._calls
             for step in request.steps:
-                if self._calls.get(step, 0) > 0:
-                    self._calls[step] -= 1
+                left = calls.get(step, 0)
+                if left > 0:
+                    calls[step] = left - 1
                     self._calls_left -= 1
 
     def is_far(self, request: Reservation) -> bool:
@@ -200,10 +206,14 @@ class Ledger:
                 else:
                     self.reserved = NOTHING  # without the rounding errors of the sums
             if reply is not None:
-                replies = self._replies.setdefault(request.cost.model, ReplyLengths())
+                replies = self._replies.get(request.cost.model)
+                if replies is None:
+                    replies = self._replies[request.cost.model] = ReplyLengths()
                 if replies.add(request.position, reply):
                     self._largest = None
-            self.spend(actual)
+            self.spent = Amounts(self.spent[0] + actual[0], self.spent[1] + actual[1])
+            if self._waiting:
+                self._wake()
 
     def settle_unknown(self, request: Reservation) -> Amounts:
         """Count what a request may have cost whose reply nobody has read, and return it; nothing if nothing is reserved

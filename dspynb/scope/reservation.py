@@ -99,7 +99,8 @@ class Reservation:
     def close(self) -> None:
         """Give back what is still reserved, at the end of the request."""
         self.is_closed = True
-        self.cancel()
+        if self.amounts:
+            self.cancel()
 
     def notify(self) -> None:
         """Wake the task that waits for this reservation, which may be in another thread's loop."""
