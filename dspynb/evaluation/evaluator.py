@@ -23,6 +23,7 @@ from dspynb.keywords import absent_settings, configurable, recorded_settings, se
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.ordered_pool import pool_width, run_pool
+from dspynb.modules.price_check import check_prices
 from dspynb.modules.scorer import Scorer
 from dspynb.options import Concurrency, Float, PositiveInt
 from dspynb.running.aio.sync import run_sync
@@ -208,6 +209,7 @@ class EvaluateWork:
         if own is not None and funds is not None:
             own.fund(funds)
         with contextlib.nullcontext() if funds is None else Layer(None, funds=funds):
+            check_prices(self.program, *self.plan.metrics.values())
             await self.pool
         return self._evaluation()
 

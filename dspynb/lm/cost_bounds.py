@@ -10,7 +10,7 @@ from typing import Any
 from dspynb.lm.interceptors.chain import ModelCall
 from dspynb.lm.own_price import read_own_price
 from dspynb.lm.profiles import LIMIT_NAMES
-from dspynb.lm.protocol import LMRequest
+from dspynb.lm.protocol import LMProtocol, LMRequest
 from dspynb.lm.providers.prices import highest_prices
 from dspynb.lm.token_counts import token_counter
 from dspynb.media.describe import content_text
@@ -22,6 +22,7 @@ __all__ = [
     "PROMPT_TOKENS",
     "TOOL_TOKENS",
     "exact_prompt_tokens",
+    "has_unknown_price",
     "largest_cost",
     "most_prompt_tokens",
 ]
@@ -62,6 +63,14 @@ def largest_cost(call: ModelCall, *, with_prices: bool = True) -> Cost:
     if prices is None:  # a model of one's own may report what a reply costs
         return Cost(model, prompt, reply, is_bound, may_report_usd=getattr(call.lm, "reports_usd", True))
     return Cost(model, prompt, reply, is_bound, prices.prompt_token, prices.reply_token, prices.call)
+
+
+def has_unknown_price(lm: LMProtocol) -> bool:
+    """Whether the cost of a model in USD is neither known nor going to be reported with its replies."""
+    if getattr(lm, "reports_usd", True):
+        return False
+    model = str(getattr(lm, "name", type(lm).__name__))
+    return highest_prices(model, 0, read_own_price(lm, model)) is None
 
 
 def _plain_prompt_tokens(request: LMRequest) -> int | None:

@@ -11,6 +11,7 @@ from dspynb.errors import BudgetExhausted, Halted, RunStopped, WorkerLost
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.discovery import hinted_paths
 from dspynb.modules.ordered_pool import pool_width, result_or_error, run_pool
+from dspynb.modules.price_check import check_prices
 from dspynb.redact import error_text, redact_values
 from dspynb.running.control import AcceptedRequests
 from dspynb.running.executor import Executor, elsewhere
@@ -39,6 +40,11 @@ class BatchWork:
     async def __call__(self) -> list[Row]:
         """The results of all rows."""
         self.pool.run = own_run(self)
+        try:
+            check_prices(self.module)
+        except BudgetExhausted as error:
+            self.pool.budget_error = error
+            raise
         await self.pool
         return self.partial()
 

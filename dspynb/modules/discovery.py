@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "advisor_uids",
+    "all_modules",
     "calls_inside",
     "hinted_paths",
     "inner_modules",
@@ -80,7 +81,7 @@ def inner_modules(root: object) -> Iterator[Any]:
             pending.extend(part for _, part in parts)
 
 
-def _all_modules(root: object) -> list[Any]:
+def all_modules(root: object) -> list[Any]:
     """The program and all modules inside it."""
     visited: dict[int, Any] = {}
     pending = [root]
@@ -96,7 +97,7 @@ def hinted_paths(program: Module) -> list[str] | None:
     """The paths of predictors to which a Refine in the program may give hints; None if no Refine can have a second
     wave."""
     hinted_programs: list[Any] = []
-    for module in _all_modules(program):
+    for module in all_modules(program):
         hinted_programs += module.hinted()
     if not hinted_programs:
         return None
@@ -109,7 +110,7 @@ def hinted_paths(program: Module) -> list[str] | None:
 def advisor_uids(program: object) -> set[str]:
     """The uids of a program's advisors."""
     uids: set[str] = set()
-    for module in _all_modules(program):
+    for module in all_modules(program):
         uids.update(advisor.uid for advisor in module.advisors())
     return uids
 

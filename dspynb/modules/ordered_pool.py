@@ -13,7 +13,7 @@ from dspynb.errors import BudgetExhausted, Halted
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.run import Run
 from dspynb.running.user_code import as_exception, guarded
-from dspynb.scope.allowances import Allowance, Reserve
+from dspynb.scope.allowances import Allowance, Allowances
 from dspynb.scope.budget import Meter
 from dspynb.scope.core import Layer, current_scope
 from dspynb.scope.settings import setting
@@ -65,7 +65,7 @@ class run_pool:  # noqa: N801  # awaited like a function; an object because of `
         return self._run().__await__()
 
     async def _run(self) -> None:
-        self._reserve = Reserve(self._calls)
+        self._allowances = Allowances(self._calls)
         workers = [asyncio.create_task(guarded("the program", self._work)) for _ in range(self._width)]
         try:
             await asyncio.gather(*workers)
@@ -99,10 +99,10 @@ class run_pool:  # noqa: N801  # awaited like a function; an object because of `
             self._stopped = True
 
     async def _run_step(self, number: int) -> None:
-        if not self._reserve.limited:
+        if not self._allowances.limited:
             await self._step(number, None)
             return
-        async with self._reserve.step() as funds:
+        async with self._allowances.step() as funds:
             if not self._stopped:  # it may have been stopped while the step waited for its allowance
                 await self._step(number, funds)
 
@@ -128,7 +128,7 @@ class run_pool:  # noqa: N801  # awaited like a function; an object because of `
                 self._funds.count(spent, calls=calls, metric_calls=rollouts, estimate=estimate)
             with Layer(None, funds=self._funds):
                 current_scope().take()
-                self._reserve = Reserve(self._calls)
+                self._allowances = Allowances(self._calls)
 
 
 class _Slices:

@@ -16,6 +16,7 @@ from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError
 from dspynb.events import AttemptChosen, Hint, SpanEnded, SpanStarted, new_span
 from dspynb.keywords import recorded_settings, settings_repr
 from dspynb.modules.module import Module, ModuleWork
+from dspynb.modules.price_check import check_prices
 from dspynb.modules.scorer import Scorer
 from dspynb.redact import error_text, redact_values
 from dspynb.refine.attempt import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
@@ -25,7 +26,7 @@ from dspynb.running.control import AcceptedRequests
 from dspynb.running.reader import RunReader
 from dspynb.running.record import RunRecord
 from dspynb.running.user_code import guarded
-from dspynb.scope.allowances import Allowance, Reserve
+from dspynb.scope.allowances import Allowance, Allowances
 from dspynb.scope.core import HintLayer, Layer, RunPort, current_scope
 from dspynb.signatures.fields import Field
 
@@ -121,10 +122,10 @@ class Search:
         """The results of one wave that count, in order of number."""
         if len(plans) == 1:
             return [await self._attempt(plans[0])]
-        reserve = Reserve(self.program.most_calls())
+        allowances = Allowances(self.program.most_calls())
         numbers: dict[asyncio.Task[AttemptResult], int] = {}
         for plan in plans:
-            task = asyncio.create_task(guarded("the program", self._attempt_in_turn, plan, reserve))
+            task = asyncio.create_task(guarded("the program", self._attempt_in_turn, plan, allowances))
             numbers[task] = plan.number
         last = plans[-1].number  # attempts after it do not count
         try:
@@ -144,10 +145,10 @@ class Search:
             raise self.budget_error
         return results
 
-    async def _attempt_in_turn(self, plan: AttemptPlan, reserve: Reserve) -> AttemptResult:
-        if not reserve.limited:
+    async def _attempt_in_turn(self, plan: AttemptPlan, allowances: Allowances) -> AttemptResult:
+        if not allowances.limited:
             return await self._attempt(plan)
-        async with reserve.step() as funds:
+        async with allowances.step() as funds:
             return await self._attempt(plan, funds)
 
     def _last_number(self, task: asyncio.Task[AttemptResult], number: int) -> int:
@@ -246,6 +247,7 @@ class SearchWork(ModuleWork):
         self.search = module.search(inputs)
 
     async def _call(self) -> Prediction:
+        check_prices(self.module)
         return await under_span(self.search, self.module._title())
 
     def partial(self) -> Prediction | None:

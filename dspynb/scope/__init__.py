@@ -1,6 +1,6 @@
 """What differs from attempt to attempt: settings, hints, candidates, spans. Scoped, never stored."""
 
-from dspynb.scope.allowances import Allowance, Free, Reserve
+from dspynb.scope.allowances import Allowance, Allowances, Free
 from dspynb.scope.budget import Budget, Meter, about_tokens, missing_tokens
 from dspynb.scope.call_context import CallContext, RolloutId, Sampling, Settings
 from dspynb.scope.candidates import Part, candidate, resolve
@@ -28,6 +28,7 @@ from dspynb.scope.snapshot import Snapshot, snapshot, unchecked_snapshot
 __all__ = [
     "GATE",
     "Allowance",
+    "Allowances",
     "Attempt",
     "Block",
     "Budget",
@@ -40,7 +41,6 @@ __all__ = [
     "Meter",
     "Part",
     "Reading",
-    "Reserve",
     "RolloutId",
     "RunPort",
     "Sampling",

@@ -19,7 +19,7 @@ from dspynb.scope.core import Scope, current_scope
 from dspynb.scope.ledger import Ledger
 from dspynb.scope.reservation import OpenStep, Reservation, next_position
 
-__all__ = ["Allowance", "Free", "Reserve"]
+__all__ = ["Allowance", "Allowances", "Free"]
 
 
 class Allowance:
@@ -30,9 +30,7 @@ class Allowance:
     ledger: Ledger | None = None
     clock: Clock | None = None
 
-    def __init__(
-        self, scope: Scope, calls: int, step: OpenStep | None = None, ledgers: Sequence[Ledger] = ()
-    ) -> None:
+    def __init__(self, scope: Scope, calls: int, step: OpenStep | None = None, ledgers: Sequence[Ledger] = ()) -> None:
         """``step``, ``ledgers``: the step, and the ledgers around it, in budgets of tokens or USD."""
         self._scope = scope
         self._lock = threading.Lock()
@@ -125,7 +123,7 @@ _GRACE = 0.1
 """Seconds after which a step is cancelled that did not end with the calls inside it."""
 
 
-class Reserve:
+class Allowances:
     """Gives concurrent steps their allowances, in the order in which the steps begin.
 
     ``calls``: about how many calls a step makes at most. While the budget has fewer calls left, a step waits until the
@@ -148,7 +146,7 @@ class Reserve:
         self._step_ended = asyncio.Event()
 
     def step(self, calls: int | None = None) -> _Step:
-        """The allowance of one step: ``async with reserve.step() as funds: …``, for a layer of its own; None where
+        """The allowance of one step: ``async with allowances.step() as funds: …``, for a layer of its own; None where
         neither calls nor amounts are limited. ``calls``: replaces the number of calls that most steps make. Raises
         BudgetExhausted."""
         return _Step(self, self.calls if calls is None else calls)
@@ -195,24 +193,24 @@ class Reserve:
 
 
 class _Step:
-    """One step of a Reserve. A class takes a third of the time of a generator with ``asynccontextmanager``."""
+    """One step, which has an allowance while it runs. A class takes a third of the time of a generator with ``asynccontextmanager``."""
 
-    __slots__ = ("_allowance", "_calls", "_reserve", "_time_limit")
+    __slots__ = ("_allowance", "_allowances", "_calls", "_time_limit")
 
-    def __init__(self, reserve: Reserve, calls: int) -> None:
-        self._reserve = reserve
+    def __init__(self, allowances: Allowances, calls: int) -> None:
+        self._allowances = allowances
         self._calls = calls
         self._allowance: Allowance | None = None
         self._time_limit: TimeLimit | None = None
 
     async def __aenter__(self) -> Allowance | None:
-        self._time_limit = time_limit = self._reserve.time_limit()
+        self._time_limit = time_limit = self._allowances.time_limit()
         if time_limit is None:
-            self._allowance = await self._reserve.begin(self._calls)
+            self._allowance = await self._allowances.begin(self._calls)
             return self._allowance
         await time_limit.__aenter__()
         try:
-            self._allowance = await self._reserve.begin(self._calls)
+            self._allowance = await self._allowances.begin(self._calls)
         except BaseException as error:
             await time_limit.__aexit__(type(error), error, error.__traceback__)
             raise
@@ -222,6 +220,6 @@ class _Step:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._allowance is not None:
-            self._reserve.end(self._allowance)
+            self._allowances.end(self._allowance)
         if self._time_limit is not None:
             await self._time_limit.__aexit__(kind, error, traceback)

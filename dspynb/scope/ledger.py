@@ -20,12 +20,20 @@ from dspynb.scope.amounts import NOTHING, UNLIMITED, Amounts, Cost
 from dspynb.scope.reply_lengths import ReplyLengths
 from dspynb.scope.reservation import OpenStep, Position, Reservation
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "unknown_price"]
 
 _FINITE = Amounts(sys.float_info.max, sys.float_info.max)
 _UNKNOWN_REPLY = 8_192
 """Tokens of a reply without a limit, while too few replies of the model are known."""
 _position = attrgetter("position")
+
+
+def unknown_price(model: str, limit: float) -> BudgetExhausted:
+    """The error for a model whose price is unknown, under a budget with this limit of USD."""
+    return BudgetExhausted(
+        f"a budget of {limit:g} USD needs the price of {model}, which is unknown: give the model "
+        'price={"input": …, "output": …} in USD per million tokens, or give a budget of calls= or tokens='
+    )
 
 
 class Ledger:
@@ -267,10 +275,7 @@ class Ledger:
         """Raise BudgetExhausted if the cost of a request in USD is neither known nor going to be reported."""
         if cost.may_report_usd and cost.model not in self._without_price:
             return
-        raise BudgetExhausted(
-            f"a budget of {self.limit.usd:g} USD needs the price of {cost.model}, which is unknown: give the model "
-            'price={"input": …, "output": …} in USD per million tokens, or give a budget of calls= or tokens='
-        )
+        raise unknown_price(cost.model, self.limit.usd)
 
     def _estimate(self, cost: Cost, before: Position | None = None) -> Amounts:
         """What to reserve for a request: 0 of what has no limit. ``before``: see ``_expected``."""

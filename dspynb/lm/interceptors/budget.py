@@ -136,10 +136,7 @@ async def reserve_cost(call: ModelCall, limits: SpendingLimits | None = None) ->
 
 
 def _limit_usd(ledgers: Sequence[Ledger]) -> bool:
-    for ledger in ledgers:  # a plain loop, since it runs in every call
-        if ledger.limits_usd:
-            return True
-    return False
+    return any(ledger.limits_usd for ledger in ledgers)
 
 
 async def _inside(reservation: Reservation, reply: Awaitable[LMReply]) -> LMReply:

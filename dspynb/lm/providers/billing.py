@@ -312,20 +312,7 @@ def usage_at_price(usage: object, price: Price | None, source: str) -> Bill:
     known = [token_count(count) for count in counts]
     numbers = [count for count in known if count is not None]
     usd = cost_of(price, TokenCounts(*numbers)) if len(numbers) == len(counts) else None
-    return _at_cost(usage, usd), None if usd is None else source
-
-
-def _at_cost(usage: Usage, usd: float | None) -> Usage:
-    return Usage(
-        usage.calls,
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.cached_tokens,
-        usage.reasoning_tokens,
-        usd,
-        usage.seconds,
-        usage.retries,
-    )
+    return replace(usage, usd=usd), None if usd is None else source
 
 
 def _bill_of_dict(values: Mapping[str, Any], price: Price | None, source: str) -> Bill:

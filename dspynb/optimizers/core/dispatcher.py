@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from dspynb.errors import BudgetExhausted
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.user_code import guarded
-from dspynb.scope.allowances import Allowance, Reserve
+from dspynb.scope.allowances import Allowance, Allowances
 
 __all__ = ["Dispatcher", "OrderedResults"]
 
@@ -30,7 +30,7 @@ class Dispatcher:
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self._reserve = Reserve(1)
+        self._allowances = Allowances(1)
         self._queue: asyncio.Queue[tuple[int, Job, int, asyncio.Future[Any]]] = asyncio.Queue()
         self._workers: list[asyncio.Task[None]] = []
         self._submitted = 0
@@ -69,7 +69,7 @@ class Dispatcher:
 
     def renew_budget(self) -> None:
         """Give jobs their shares of the changed budget from now on. Must be called while no job is running."""
-        self._reserve = self._context.copy().run(Reserve, 1)
+        self._allowances = self._context.copy().run(Allowances, 1)
 
     async def close(self) -> None:
         """Cancel running jobs."""
@@ -94,7 +94,7 @@ class Dispatcher:
         if future.cancelled():
             return
         try:
-            async with self._reserve.step(calls) as funds:
+            async with self._allowances.step(calls) as funds:
                 result = await guarded("the program", job, funds)
         except asyncio.CancelledError:
             future.cancel()

@@ -15,6 +15,7 @@ from dspynb.keywords import recorded_settings
 from dspynb.modules.batch import own_run
 from dspynb.modules.module import Module
 from dspynb.modules.ordered_pool import pool_width
+from dspynb.modules.price_check import check_prices
 from dspynb.modules.scorer import source_of
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
@@ -41,10 +42,11 @@ class OptimizeWork:
         self.problem = problem
         self.resume_log = ResumeLog()
         self.engine: Engine | None = None
-        self._test_reserve = _TestReserve(problem)
+        self._test_share = _TestShare(problem)
         self._width = pool_width(optimizer.concurrency)
         Candidate().applied(program)  # raises now for a program that cannot be copied, and not after the search
         _check_budget(optimizer, problem)
+        _check_prices(optimizer, problem)
 
     async def __call__(self) -> Module:
         """Search, and return the best program."""
@@ -81,7 +83,7 @@ class OptimizeWork:
             executor=self.optimizer.executor,
         )
         self.engine = engine
-        self._test_reserve.take()
+        self._test_share.take()
         spent: BudgetExhausted | None = None
         try:
             await self.optimizer.search(engine)
@@ -92,7 +94,7 @@ class OptimizeWork:
         finally:
             interventions.finish(engine)
             await engine.close()
-            self._test_reserve.release()
+            self._test_share.release()
         if self.problem.rows["test"]:
             await self._test(engine)
         if spent is not None:
@@ -109,14 +111,14 @@ class OptimizeWork:
         assert engine is not None  # noqa: S101  # it is called by the engine's interventions
         assert isinstance(run, Run)  # noqa: S101
         await engine.wait_idle()
-        self._test_reserve.release()
+        self._test_share.release()
         if run.meter is not None:
             run.meter.limit(limits)
         else:
             meter = run.new_meter(limits)
             engine.charge(meter, run.record)
             self._layer.fund(meter)
-        self._test_reserve.take()
+        self._test_share.take()
         current_scope().take()
         engine.renew_budget()
 
@@ -155,8 +157,8 @@ class OptimizeWork:
         }
 
 
-class _TestReserve:
-    """The part of the budget that is reserved for the test rows while the search runs."""
+class _TestShare:
+    """The share of the budget that is kept for the test rows while the search runs."""
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
@@ -165,7 +167,7 @@ class _TestReserve:
         self._metric_calls = 0
 
     def take(self) -> None:
-        """Take the reserve from the budgets in force. Raises BudgetExhausted."""
+        """Take the share from the budgets in force. Raises BudgetExhausted."""
         self._scope = current_scope()
         costs = _test_costs(self._problem)
         calls = 0
@@ -176,7 +178,7 @@ class _TestReserve:
         self._metric_calls = costs["metric_calls"]
 
     def release(self) -> None:
-        """Give the reserve back to the budgets, so that the test rows can take it."""
+        """Give the share back to the budgets, so that the test rows can take it."""
         self._scope.give_back(self._calls, self._metric_calls)
         self._calls = 0
         self._metric_calls = 0
@@ -190,6 +192,13 @@ def _test_costs(problem: Problem) -> dict[str, int]:
         context = replace(context, retries=False)
     with Layer(None, context=context):
         return {"metric_calls": rollouts, "calls": rollouts * problem.program.most_calls()}
+
+
+def _check_prices(optimizer: Optimizer, problem: Problem) -> None:
+    """Raise BudgetExhausted for a budget of USD, if the price of a model is unknown."""
+    usd = None if optimizer.budget is None else optimizer.budget.usd
+    users = [*problem.metrics.values(), *optimizer.proposers().values(), getattr(optimizer, "teacher", None)]
+    check_prices(problem.program, *users, usd=usd, models=[getattr(optimizer, "teacher_lm", None)])
 
 
 def _check_budget(optimizer: Optimizer, problem: Problem) -> None:
