@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Prediction, Usage, tokens_text
 from dspynb.errors import InputError
+from dspynb.running.tables.estimates import estimates_in, with_estimates
 from dspynb.running.tables.frames import rollouts_frame
 from dspynb.running.tables.pages import frame_html
 from dspynb.running.tables.statistics import Interval, mean_interval
@@ -64,9 +65,10 @@ class Evaluation:
 
         Columns: the inputs and labels, the outputs, the parts of the score, the other metrics, then score, feedback,
         error, attempts, tokens, usd, seconds (of work), waited (seconds for a slot of the model, a rate limit or a
-        retry), cached; and repeat if the evaluation has repeats. If a label and an output have the same name, their
-        columns are ``expected_<name>`` and ``predicted_<name>``; likewise if a name is that of a column above. Cells
-        have the values that the run file has: a pydantic model is a dict, a date is text.
+        retry), cached; estimated (how many of the tokens are) if any; and repeat if the evaluation has repeats. If a
+        label and an output have the same name, their columns are ``expected_<name>`` and ``predicted_<name>``; likewise
+        if a name is that of a column above. Cells have the values that the run file has: a pydantic model is a dict, a
+        date is text.
 
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> done = dn.Evaluate(dn.metrics.exact_match()).run_sync(program, [{"question": "2+3?", "answer": "5"}])
@@ -77,6 +79,8 @@ class Evaluation:
         records = [rollout.ended for rollout in self._done.values()]
         rows = [self.rows[record.row] for record in records]
         frame = rollouts_frame(records, rows, other_metrics=self.metrics[1:])
+        record = getattr(self.run, "record", None)
+        frame = with_estimates(frame, estimates_in(record, [rollout.span for rollout in records]))
         frame["score"] = [self._score_of(record) for record in records]
         frame.index = self._labels([record.row for record in records])
         dropped = ["row"] if self.repeats > 1 else ["row", "repeat"]

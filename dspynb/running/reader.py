@@ -168,7 +168,8 @@ class RunReader:
 
         The roles: task (the program), repair (of a reply that could not be read), judge (metrics and rewards), advisor
         (hints of a Refine), proposal and teacher (of an optimizer); unknown for calls in files of earlier versions.
-        ``tokens`` and ``usd`` are missing where some are not known.
+        ``tokens`` and ``usd`` are missing where some are not known. ``estimated``: how many tokens are, as in
+        ``run.calls``, if any; the tables of attempts, rollouts and candidates have this column too.
 
         >>> judge = dn.metrics.llm_judge("It is right.", lm=dn.FunctionLM(lambda request: "reasons: Yes.\\nscore: 1"))
         >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))

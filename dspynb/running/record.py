@@ -93,6 +93,7 @@ class RunRecord:
         "calls",
         "candidates",
         "ended",
+        "estimated",
         "events",
         "front",
         "hint_failures",
@@ -139,6 +140,7 @@ class RunRecord:
         self.front = _NO_FRONT  # the Pareto front of the candidates over the validation rows
         self._usage_by_role: dict[str, UsageTotal] = {}
         self.cached = 0  # the number of calls that were answered without a provider
+        self.estimated = 0  # tokens that requests may have used that were stopped or timed out
         self.models: list[str] = []  # the names of the models, in the order of their first calls
         self.lost: frozenset[int] = frozenset()
         """Rows and searches that were left unfinished before the run was resumed."""
@@ -276,6 +278,8 @@ class RunRecord:
             total = self._usage_by_role[role] = UsageTotal()
         total.add(event.usage)
         self.cached += event.cached
+        if event.estimated:
+            self.estimated += event.estimated
         if event.model and event.model not in self.models:
             self.models.append(event.model)
         if not self.attempts:

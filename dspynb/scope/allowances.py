@@ -193,7 +193,7 @@ class Allowances:
 
 
 class _Step:
-    """One step, which has an allowance while it runs. A class takes a third of the time of a generator with ``asynccontextmanager``."""
+    """One step, which has an allowance while it runs. A generator would take three times as long."""
 
     __slots__ = ("_allowance", "_allowances", "_calls", "_time_limit")
 

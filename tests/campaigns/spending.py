@@ -14,7 +14,7 @@ latencies. A trial passes if
 - seconds: no request began after the limit, and the run ended within 0.5 s of it.
 
 ``--trials`` (default: 500), ``--seed``, ``--first``: the number of the first trial, ``--units``: of the budgets. Prints
-the figures; exits with 1 if a trial failed.
+for each unit how many trials passed and how much of their budgets was used; exits with 1 if a trial failed.
 """
 
 from __future__ import annotations
@@ -253,7 +253,8 @@ def main():
     limits.backoff = lambda failures, retry_after: 0.002
     dn.configure(runs_dir=None, view="off")
     warnings.simplefilter("ignore")
-    count = failed = 0
+    counts = collections.Counter()  # of trials, by unit
+    failures = collections.Counter()
     used = collections.defaultdict(list)
     began = time.time()
     with tempfile.TemporaryDirectory() as folder, Served() as served:
@@ -262,17 +263,23 @@ def main():
             trial = draw_trial(number, options.seed)
             if trial["unit"] not in options.units:
                 continue
-            count += 1
+            counts[trial["unit"]] += 1
             runs = [run_once(trial, served, latency) for latency in ("a", "b")]
             problems = list(problems_of(trial, runs))
             if problems:
-                failed += 1
+                failures[trial["unit"]] += 1
                 print(trial, *problems, sep="\n    ", flush=True)
             if trial["unit"] != "seconds" and runs[0]["status"] == "exhausted":
                 used[trial["unit"]].append(runs[0][f"billed {trial['unit']}"] / trial["amount"])
-    for unit, shares in used.items():
-        print(f"{unit}: {len(shares)} runs ended by the budget, {statistics.median(shares):.0%} used in the median")
-    print(f"{count - failed} of {count} trials passed, in {time.time() - began:.0f} s")
+    for unit, count in counts.items():
+        line = f"{unit}: {count - failures[unit]} of {count} trials passed"
+        if used[unit]:
+            shares = sorted(used[unit])
+            line += f"; {len(shares)} were ended by the budget, with {statistics.median(shares):.1%} used in the median"
+            line += f", {shares[0]:.1%} at least, {shares[-1]:.1%} at most"
+        print(line)
+    failed = failures.total()
+    print(f"{counts.total() - failed} of {counts.total()} trials passed, in {time.time() - began:.0f} s")
     sys.exit(1 if failed else 0)
 
 

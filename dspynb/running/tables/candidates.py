@@ -13,6 +13,7 @@ from dspynb.json_checks import is_count
 from dspynb.running.record import RunRecord
 from dspynb.running.tables.costs import usd_text
 from dspynb.running.tables.diffs import diff_words
+from dspynb.running.tables.estimates import estimates_in, with_estimates
 from dspynb.running.tables.frames import encodable, with_costs
 from dspynb.running.tables.hints import hints_text
 from dspynb.running.tables.scores import failure_score
@@ -53,7 +54,7 @@ def candidates_frame(record: RunRecord) -> pd.DataFrame:
     Columns: id, parents, origin, step; score (mean over the validation rows on which the candidate was evaluated) with
     its 95 % interval low and high; n (the number of those rows); full (whether they are all validation rows); best;
     instructions and diff (path → text; diff marks the words that differ from the parent's as [-…-] and {+…+}); demos
-    (path → number of demos); and what its rollouts cost: calls, tokens, usd.
+    (path → number of demos); and what its rollouts cost: calls, tokens, usd, and estimated if any tokens are.
     """
     import pandas as pd
 
@@ -67,7 +68,7 @@ def candidates_frame(record: RunRecord) -> pd.DataFrame:
         rows.append(_row(candidate, record, row_scores, cost, best))
     frame = pd.DataFrame(rows, columns=list(_COLUMNS), dtype=object)
     numbers = {"step": int, "score": float, "low": float, "high": float, "n": int, "full": bool, "best": bool}
-    return with_costs(frame.astype({**numbers, "calls": int}))
+    return with_estimates(with_costs(frame.astype({**numbers, "calls": int})), _estimates(record))
 
 
 def _row(
@@ -407,6 +408,18 @@ def _costs(record: RunRecord) -> dict[str, Usage]:
         candidate = rollout.candidate or ""
         costs[candidate] = costs.get(candidate, Usage()) + rollout.usage
     return costs
+
+
+def _estimates(record: RunRecord) -> list[int]:
+    """How many tokens of each candidate's rollouts are estimated. Empty for a run without estimates."""
+    estimates = estimates_in(record, [rollout.span for rollout in record.rollouts])
+    if not estimates:
+        return []
+    totals = dict.fromkeys(record.candidates, 0)
+    for rollout, estimate in zip(record.rollouts, estimates, strict=True):
+        if rollout.candidate in totals:
+            totals[rollout.candidate] += estimate
+    return list(totals.values())
 
 
 def _rows(record: RunRecord, split: str = "val") -> int:

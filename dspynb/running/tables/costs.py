@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dspynb.events import PredictorCalled
 from dspynb.running.record import RunRecord
 from dspynb.running.record_rows import role_of, usage_of
+from dspynb.running.tables.estimates import estimate_of, with_estimates
 from dspynb.running.tables.frames import with_costs
 
 if TYPE_CHECKING:
@@ -28,12 +29,13 @@ def costs_frame(record: RunRecord) -> pd.DataFrame:
         groups.setdefault((role_of(call) or _UNKNOWN, call.model), []).append(call)
     columns = ["role", "model", "calls", "tokens", "cached_tokens", "usd", "seconds"]
     rows = [(role, model, *_costs(calls)) for (role, model), calls in groups.items()]
-    return with_costs(pd.DataFrame(rows, columns=columns))
+    frame = with_costs(pd.DataFrame(rows, columns=columns))
+    return with_estimates(frame, [estimate_of(calls) for calls in groups.values()])
 
 
 def usd_text(record: RunRecord) -> str:
-    """What a run has cost in US dollars, with the cost of each role in brackets where there are several. Empty where
-    the calls cost nothing, or all have an unknown price."""
+    """What a run has cost in US dollars, with the cost of each role in brackets where there are several; "about" where
+    a part is estimated. Empty where the calls cost nothing, or all have an unknown price."""
     usages = record.usage_by_role()
     usd = sum(usage.usd or 0.0 for usage in usages.values())
     if not usd:
@@ -41,6 +43,8 @@ def usd_text(record: RunRecord) -> str:
     total = f"{usd:.4f} USD"
     if record.usage.usd is None:
         total = f"at least {total}"
+    elif record.estimated:
+        total = f"about {total}"
     if len(usages) == 1:
         return total
     by_role = []

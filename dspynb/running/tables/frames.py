@@ -11,6 +11,7 @@ from dspynb.events import AttemptEnded, AttemptStarted, Event, PredictorCalled, 
 from dspynb.redact import redact_known, redact_values
 from dspynb.running.record import RunRecord
 from dspynb.running.record_rows import DERIVED_COLUMNS, AttemptRow
+from dspynb.running.tables.estimates import estimate_of, estimates_in, with_estimates
 from dspynb.scope.budget import estimated_tokens
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _event_dtypes(event: type[Event], dtype_of: Mapping[Any, Any]) -> dict[str, 
 
 def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) -> pd.DataFrame:
     """One row per attempt. Columns: attempt, wave, hint, one per output, score, feedback, error, seconds, waited,
-    tokens, usd, cached, best.
+    tokens, usd, cached, best; and estimated, how many of the tokens are, if any.
 
     ``wave``: the number of the group of attempts that ran at the same time. Two columns follow ``hint`` if any attempt
     has a value for them. ``hint_by``: ``person`` if somebody suggested the hint during the run, else empty.
@@ -71,7 +72,8 @@ def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) 
     for name in _END_COLUMNS:
         cells[name] = [row.cell(name) for row in rows]
     dtypes = {name: dtype for name, dtype in _attempt_dtypes().items() if name in cells}
-    return with_costs(_object_frame(cells).astype(dtypes))
+    frame = with_costs(_object_frame(cells).astype(dtypes))
+    return with_estimates(frame, [estimate_of(row.calls) for row in rows])
 
 
 def _object_frame(cells: Mapping[str, Sequence[Any]], index: pd.Index | None = None) -> pd.DataFrame:
@@ -190,7 +192,8 @@ def rollouts_of(record: RunRecord) -> pd.DataFrame:
     if any(rollout.candidate is not None for rollout in rollouts):
         first_columns["candidate"] = [rollout.candidate for rollout in rollouts]
         first_columns["split"] = [rollout.split for rollout in rollouts]
-    return rollouts_frame(rollouts, inputs, first_columns=first_columns)
+    frame = rollouts_frame(rollouts, inputs, first_columns=first_columns)
+    return with_estimates(frame, estimates_in(record, [rollout.span for rollout in rollouts]))
 
 
 def rollouts_frame(
