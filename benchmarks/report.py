@@ -190,6 +190,7 @@ CHARTS: dict[str, Callable[[Axes, Sequence[Row]], None]] = {
     "shapes": bars("ratio", "time per call relative to DSPy (1: the same)", mark=1.0, log=True),
     "sizes": bars("held-out, median", "held-out accuracy, median of the seeds"),
     "small_budgets": by_size("mean score on validation rows", "budget, calls", "validation mean"),
+    "spending": bars("ratio of CPU time", "CPU time of a row relative to no budget (1: the same)", mark=1.03),
     "sync_metrics": bars("ratio", "time relative to a plain thread pool (1: the same)", mark=1.0),
     "throughput": bars("rows/s", "rows per second"),
     "traces": bars("dspynb", "share of the limit", limit="limit", mark=1.0),

@@ -1,6 +1,6 @@
 """What a budget costs while its limit is far: requests to a loopback server, with and without a budget of each unit.
 
-    python benchmarks/spending.py
+    python benchmarks/spending.py [ROUNDS]
 
 Two servers in a process of their own, of which one answers at once and one after 50 ms. Batches with each budget take
 turns within one process, so that they have the same conditions. Writes spending.csv: rows per second (the median batch)
@@ -22,8 +22,8 @@ from report import today, write_results
 
 import dspynb as dn
 
-ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 40
-ROWS = 256
+ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+ROWS = 128
 IN_FLIGHT = 64
 LATENCIES = {"at once": 0.0, "after 50 ms": 0.05}
 BUDGETS: dict[str, dn.Budget | None] = {
