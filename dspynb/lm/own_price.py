@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from dspynb.data import Usage
 from dspynb.errors import ConfigurationError
@@ -36,6 +37,11 @@ def at_own_price(reply: LMReply, own: Price | None) -> LMReply:
     has_usage = type(reply.usage) is Usage
     if (has_usage and own is None) or reply.cached or reply.price_source is not None:
         return reply
-    source = "" if own is None else f"the model's own price {own.fingerprint()}"
+    source = "" if own is None else _source_of(own)
     usage, price_source = usage_at_price(reply.usage, own, source)
     return replace(reply, usage=usage, price_source=price_source)
+
+
+@lru_cache(maxsize=64)
+def _source_of(own: Price) -> str:
+    return f"the model's own price {own.fingerprint()}"

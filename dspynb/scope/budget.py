@@ -279,14 +279,15 @@ class Meter:
         UsageUnknownWarning for the first estimate under a limit of tokens. ``reservation``: what was reserved for the
         call."""
         usd = usage.usd
+        tokens = (usage.tokens or 0) + estimate
         if self.ledger is not None:
-            actual = self._settle(self.ledger, usage, estimate, reservation)
+            actual = self._settle(self.ledger, usage, tokens, estimate, reservation)
             if reservation is not None and reservation.cost.has_price and self.budget.usd is not None:
                 usd = actual.usd
         with self._lock:
             first_estimate = estimate > 0 and not self.estimated
             self.estimated += estimate
-            self._tokens += (usage.tokens or 0) + estimate
+            self._tokens += tokens
             self._usd = None if self._usd is None or usd is None else self._usd + usd
         if first_estimate and self.budget.tokens is not None:
             warn_user(
@@ -309,25 +310,22 @@ class Meter:
         return amounts
 
     @staticmethod
-    def _amounts(ledger: Ledger, usage: Usage, estimate: int, reservation: Reservation | None) -> Amounts:
-        """The tokens and USD of a call. Where the USD are unknown, they are those that were reserved if the model has
-        a price; else 0, and its next call is refused."""
+    def _settle(ledger: Ledger, usage: Usage, tokens: int, estimate: int, reservation: Reservation | None) -> Amounts:
+        """Count the tokens and USD of a call, and return them. Where the USD are unknown, they are those that were
+        reserved if the model has a price; else 0, and its next call is refused."""
         usd = usage.usd
         if usd is None:
-            is_priced = reservation is not None and reservation.cost.has_price
-            usd = reservation.amounts.get(ledger, NOTHING).usd if reservation is not None and is_priced else 0.0
-        return Amounts((usage.tokens or 0) + estimate, usd)
-
-    def _settle(self, ledger: Ledger, usage: Usage, estimate: int, reservation: Reservation | None) -> Amounts:
-        """Count the tokens and USD of a call, and return them."""
-        actual = self._amounts(ledger, usage, estimate, reservation)
-        if usage.usd is None and reservation is not None:
-            ledger.note_without_price(reservation.cost.model)
+            usd = 0.0
+            if reservation is not None:
+                if reservation.cost.has_price:
+                    usd = reservation.amounts.get(ledger, NOTHING).usd
+                ledger.note_without_price(reservation.cost.model)
+        actual = Amounts(tokens, usd)
         if reservation is None:
             ledger.spend(actual)
         else:
             reply = estimate if usage.completion_tokens is None else usage.completion_tokens
-            ledger.settle(reservation, actual, Amounts(reply, actual.usd))
+            ledger.settle(reservation, actual, Amounts(reply, usd))
         return actual
 
     def available(self) -> float:

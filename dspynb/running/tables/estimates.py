@@ -30,5 +30,5 @@ def estimates_in(record: RunRecord | None, spans: Iterable[int]) -> list[int]:
 def with_estimates(frame: pd.DataFrame, estimates: Sequence[int]) -> pd.DataFrame:
     """The frame with the column ``estimated`` after ``usd``, if any tokens are estimated."""
     if any(estimates):
-        frame.insert(int(frame.columns.get_loc("usd")) + 1, "estimated", list(estimates))
+        frame.insert(list(frame.columns).index("usd") + 1, "estimated", list(estimates))
     return frame
