@@ -78,13 +78,14 @@ class Budget(Block):
     """Limits of what may be spent; None is no limit. ``with Budget(calls=100) as meter: …`` applies them to a block.
 
     ``calls``: calls of providers; retries and repairs count, cache hits do not. ``metric_calls``: scored rollouts.
-    ``tokens``: of prompts and replies. ``usd``: US dollars; needs the price of each model, see ``LM(price=…)``. What a
-    request may cost at most is reserved before it is sent, and settled when its reply has arrived. With ``max_tokens``
-    none of these limits is exceeded; an image or file is taken to have 4,096 tokens at most. Without it, the length of
-    a reply is estimated from earlier ones, so that a limit of tokens or USD can be exceeded by as much as replies are
-    longer. Near such a limit requests wait for earlier ones, so that the same rows are finished whatever the timing. On
-    Dask workers each row has what is left when it is sent, so that rows that run at the same time can exceed a limit of
-    tokens or USD together.
+    ``tokens``: of prompts and replies. ``usd``: US dollars; needs the price of each model, see ``LM(price=…)``. Without
+    it a run is refused when it starts, as far as it knows its models then, and else before the model's first request.
+    What a request may cost at most is reserved before it is sent, and settled when its reply has arrived. With
+    ``max_tokens`` none of these limits is exceeded; an image or file is taken to have 4,096 tokens at most. Without it,
+    the length of a reply is estimated from earlier ones, so that a limit of tokens or USD can be exceeded by as much as
+    replies are longer. Near such a limit requests wait for earlier ones, so that the same rows are finished whatever
+    the timing. On Dask workers each row has what is left when it is sent, so that rows that run at the same time can
+    exceed a limit of tokens or USD together.
 
     ``seconds``: when they are over, calls in progress are cancelled, and no call starts that would end later, going by
     the last calls of its model. Code that does not await anything is not cancelled.
