@@ -38,9 +38,9 @@ class DaskExecutor:
 
     Pass it as ``executor=`` to ``evaluate``, ``compare``, ``grid``, ``module.batch`` or an optimizer. It needs the
     extra ``scale``. The setting ``concurrency`` limits the number of rollouts on all workers together. Order, Stop,
-    tables, files and budgets of calls and rollouts work as in a local run, and the same seed gives the same result. Of a
-    budget of tokens or USD, each rollout has what is left when it is sent, so that rollouts at the same time can exceed
-    it together.
+    tables, files and budgets of calls and rollouts work as in a local run, and the same seed gives the same result. Of
+    a budget of tokens or USD, each rollout has what is left when it is sent, so that rollouts at the same time can
+    exceed it together.
 
     ``client``: the address of a scheduler, a ``Client`` or a cluster. ``timeout``: seconds to wait for the scheduler
     and for a worker, 30 by default.
