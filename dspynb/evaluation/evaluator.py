@@ -21,7 +21,8 @@ from dspynb.evaluation.settings import RENAMED_ARGUMENTS, RENAMED_SETTINGS, Colu
 from dspynb.events import plain
 from dspynb.keywords import absent_settings, configurable, recorded_settings, settings_repr
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
-from dspynb.modules.module import Module, checked_program
+from dspynb.modules.function_program import checked_program
+from dspynb.modules.module import Module
 from dspynb.modules.ordered_pool import pool_width, run_pool
 from dspynb.modules.scorer import Scorer
 from dspynb.options import Concurrency, Float, PositiveInt
@@ -166,6 +167,7 @@ class Evaluate:
         >>> len(first), len(whole)
         (1, 2)
         """
+        program = checked_program(program)
         work = EvaluateWork(self, program, table_of(rows))
         resumed = Run.resumed(run_file(run), "evaluate", program._title(), work.described(), paths_of(program))
         with resumed.released_on_error():
@@ -187,7 +189,7 @@ class EvaluateWork:
     """The work of a run that evaluates one program. If the run is halted, the rows that have ended are its result."""
 
     def __init__(self, plan: Evaluate, program: Module, table: Table) -> None:
-        checked_program(program)
+        program = checked_program(program)
         self.plan = plan
         self.program = program
         self.table = table

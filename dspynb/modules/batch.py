@@ -10,6 +10,7 @@ from dspynb.data import Example, Prediction
 from dspynb.errors import BudgetExhausted, Halted, RunStopped, WorkerLost
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.discovery import hinted_paths
+from dspynb.modules.forward import recorded_outputs
 from dspynb.modules.ordered_pool import pool_width, result_or_error, run_pool
 from dspynb.redact import error_text, redact_values
 from dspynb.running.control import AcceptedRequests
@@ -93,7 +94,7 @@ async def run_row(module: Module, inputs: Mapping[str, Any], index: int, funds: 
     if isinstance(result, Exception):
         scope.emit(SpanEnded(span=span, parent=parent, error=error_text(result)))
     else:
-        scope.emit(SpanEnded(span=span, parent=parent, outputs=redact_values(result.to_dict())))
+        scope.emit(SpanEnded(span=span, parent=parent, outputs=redact_values(recorded_outputs(result))))
     return result
 
 

@@ -16,6 +16,7 @@ from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, is_truncated, ref
 from dspynb.lm.resolve import resolve_lm
 from dspynb.lm.settings import OTHERWISE, REQUEST_ADVICE, RequestSettings, check_settings
 from dspynb.modules.copying import copy_value
+from dspynb.modules.demo_checks import warn_of_demos_without_outputs
 from dspynb.modules.discovery import warn_of_hidden
 from dspynb.modules.module import Module
 from dspynb.modules.predictor_call import Call, Listener
@@ -248,6 +249,8 @@ class Predict(Module):
     ) -> tuple[Mapping[str, Any], ...]:
         """The messages of the prompt. Raises InputError for inputs that the adapter cannot write."""
         instruction, demos = self.effective(reading)
+        if demos:
+            warn_of_demos_without_outputs(self, demos, path)
         prefix = getattr(reading.candidate, "prefix", None) or self.prefix
         options = {} if prefix is None else {"prefix": prefix}  # a user's adapter may not have this parameter
         hint = reading.hint("field")

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dspynb.data import Prediction
-from dspynb.errors import DspynbError, InputError, ReplayDiverged, RunStopped, ScopeError
+from dspynb.errors import DspynbError, ReplayDiverged, RunStopped, ScopeError
 from dspynb.events import AttemptEnded, AttemptStarted, Event
 from dspynb.lm.interceptors.budget import BUDGET
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, sent_settings
 from dspynb.lm.recorded_call import as_recorded
 from dspynb.lm.resolve import resolve_lm
+from dspynb.modules.function_program import checked_program
 from dspynb.modules.module import Module
 from dspynb.redact import redact_values
 from dspynb.replaying.recording import Divergence, Recording, answer, changed_settings, recording_of
@@ -112,8 +113,7 @@ async def replay(
     >>> dn.run_sync(lambda: dn.replay(recorded, ask))  # the script has no second reply: no model is called
     <Replay: 1 calls, 0 divergences, 0 replies not used; the program came to its end>
     """
-    if not isinstance(program, Module):
-        raise InputError(f"replay takes the program to run again, a dn.Module; got {type(program).__name__}")
+    program = checked_program(program)
     replaying = Replaying(recording_of(record_of(recorded), span), strict=strict)
     if inputs is None:
         inputs = replaying.recording.root.inputs

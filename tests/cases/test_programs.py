@@ -46,27 +46,19 @@ class Around(dn.Module):
         return {"answer": await self.inner(question=question)}
 
 
-_RETURNED = pytest.mark.xfail(
-    strict=True, raises=errors.InputError, reason="part 7: a forward that returns neither a Prediction nor a dict"
-)
 _VALUES = ["4", 4, 0.5, True, ["4"], ("4",), None]
 
 
 @pytest.mark.parametrize("value", _VALUES, ids=repr)
-@_RETURNED
 def test_the_value_that_forward_returns_is_passed_on(value):
     assert Returns(value).run_sync(question="2+2?") == value
 
 
 @pytest.mark.parametrize("value", _VALUES, ids=repr)
-@_RETURNED
 def test_the_value_that_an_inner_program_returns_is_passed_on(value):
     assert Around(Returns(value)).run_sync(question="2+2?").answer == value
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="part 7: a forward that returns neither a Prediction nor a dict"
-)
 def test_batch_and_evaluation_accept_the_value_that_forward_returns():
     program = Returns("4")
     assert dn.run_sync(lambda: program.batch([{"question": "2+2?"}])) == ["4"]
@@ -84,11 +76,7 @@ async def async_program(question):
     return {"answer": "4"}
 
 
-_FUNCTION = pytest.mark.xfail(strict=True, raises=errors.InputError, reason="part 7: a plain function as a program")
-
-
 @pytest.mark.parametrize("program", [plain_program, async_program])
-@_FUNCTION
 def test_a_function_is_a_program_that_can_be_evaluated(program):
     done = dn.run_sync(lambda: dn.evaluate(program, ROWS, RIGHT))
     assert float(done) == 1
@@ -96,7 +84,6 @@ def test_a_function_is_a_program_that_can_be_evaluated(program):
 
 
 @pytest.mark.parametrize("program", [plain_program, async_program])
-@_FUNCTION
 def test_best_of_n_accepts_a_function_as_program(program):
     assert dn.BestOfN(program, lambda row, prediction: 1.0, n=2).run_sync(question="2+2?").answer == "4"
 
