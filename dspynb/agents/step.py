@@ -185,7 +185,7 @@ def _native_call(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text_signature(signature: type[Signature], tools: Mapping[str, Tool]) -> type[Signature]:
-    tool_list = "\n".join(f"- {tool}" for tool in tools.values())
+    tool_list = "\n".join(f"- {tool}" for tool in tools.values()) or "(none)"
     name_desc = f"the tool to call, or {FINISH!r} once the trajectory holds all that is needed. The tools:\n{tool_list}"
     outputs = {
         "next_thought": (str, Output(desc="what is known, and what to do next")),

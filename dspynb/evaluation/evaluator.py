@@ -81,9 +81,9 @@ class Evaluate:
     the score. ``inputs``: names of the columns to pass to the program; by default those that it takes. All other
     columns are labels. ``concurrency``: rows to run at a time; by default ``dn.configure(concurrency=…)``, which is 32.
     ``repeats``: rollouts of each row, 1 by default. ``failure_score``: the score of a row that failed, in the mean; 0
-    by default. ``max_errors``: how many rows may fail; after one more failure no further row starts. None sets no
-    limit. ``budget``: a Budget for this evaluation. ``executor``: a DaskExecutor that runs the rollouts; None runs them
-    in this process.
+    by default. ``max_errors``: how many rows may fail; after one more failure no further row starts, and the run ends
+    with the status ``max_errors``. None sets no limit. ``budget``: a Budget for this evaluation. ``executor``: a
+    DaskExecutor that runs the rollouts; None runs them in this process.
 
     Raises ConfigurationError for settings out of range, and InputError for rows that do not fit the program.
 
@@ -197,6 +197,7 @@ class EvaluateWork:
         self.done: dict[tuple[int, int], Rollout] = {}
         self.run: Any = None
         self._errors = 0
+        self.final_status = "finished"
         self._rollout = rollouts_on(plan.executor)
         width = pool_width(plan.concurrency)
         self.pool = run_pool(len(table.rows) * plan.repeats, width, program.most_calls(), self._step)
@@ -242,6 +243,7 @@ class EvaluateWork:
         self.done[row, repeat] = rollout
         self._errors += rollout.ended.error is not None
         if self.plan.max_errors is not None and self._errors > self.plan.max_errors:
+            self.final_status = "max_errors"
             self.pool.stop()
 
     def described(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["column_of", "inputs_of", "own_run", "run_batch", "takes_of_rows"]
 
 Row = Prediction | Exception
+_UNFINISHED = object()
 
 
 class BatchWork:
@@ -33,7 +34,7 @@ class BatchWork:
     def __init__(self, module: Module, rows: Sequence[Example], width: int, executor: Executor | None = None) -> None:
         self.module = module
         self.rows = rows
-        self.results: list[Row | None] = [None] * len(rows)
+        self.results: list[Any] = [_UNFINISHED] * len(rows)
         self._run_row = row_runner(executor)
         self.pool = run_pool(len(rows), width, module.most_calls(), self._step)
 
@@ -51,7 +52,7 @@ class BatchWork:
             error = BudgetExhausted(f"the run ended before this row had a result: {budget_error}")
         results: list[Row] = []
         for result in self.results:
-            if result is None:
+            if result is _UNFINISHED:
                 results.append(copy.copy(error))
             else:
                 results.append(result)
@@ -62,7 +63,7 @@ class BatchWork:
         return takes_of_rows(self.module, self._is_open, here=self._run_row is run_row)
 
     def _is_open(self, row: int) -> bool:
-        return 0 <= row < len(self.rows) and self.results[row] is None
+        return 0 <= row < len(self.rows) and self.results[row] is _UNFINISHED
 
     async def _step(self, index: int, funds: Allowance | None) -> None:
         scope = current_scope()

@@ -36,7 +36,7 @@ def checked_awaitable(module: object, value: object) -> Any:
 
 
 def with_outputs(value: object) -> Any:
-    """The value that ``forward`` has returned, as callers get it: a mapping as a Prediction, any other value unchanged."""
+    """What callers get of the value that ``forward`` returned: a mapping as a Prediction, all else unchanged."""
     if isinstance(value, Mapping) and not isinstance(value, Prediction):
         return Prediction(value)
     return value

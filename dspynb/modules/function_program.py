@@ -6,12 +6,13 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from types import CellType, CodeType, FunctionType, MethodType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from dspynb.errors import ConfigurationError, InputError, of_dspy
 from dspynb.modules.copying import copy_value
 from dspynb.modules.discovery import named_predictors
 from dspynb.modules.module import Module
+from dspynb.running.aio.threads import in_thread
 
 __all__ = ["FunctionProgram", "as_program", "checked_program"]
 
@@ -28,8 +29,10 @@ class FunctionProgram(Module):
         self.parts = dict(_parts_of(fn))
 
     async def forward(self, **inputs: Any) -> Any:
-        """What the function returns; awaited if it can be."""
-        value = self.fn(**inputs)
+        """What the function returns; awaited if it can be. A sync function runs in a thread, where it may wait."""
+        if _is_async(self.fn):
+            return await self.fn(**inputs)
+        value = await in_thread(functools.partial(self.fn, **inputs), f"dspynb {self._title()}")
         if inspect.isawaitable(value):
             value = await value
         return value
@@ -65,8 +68,8 @@ def as_program(fn: Callable[..., Any] | Module) -> Module:
 
     ``fn``: a function of the inputs, sync or async, which may return anything; a program is returned unchanged. Where
     a program is expected (``dn.evaluate``, ``dn.BestOfN``, optimizers …), a function may be passed as it is. The
-    predictors in its variables are parts of the program. A sync function runs on the event loop, so one that waits for
-    something holds up the other rows. Raises InputError for a value that is no function.
+    predictors in its variables are parts of the program. A sync function runs in a thread of its own, so it may wait,
+    and call predictors with ``run_sync``. Raises InputError for a value that is no function.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> async def shout(question):
@@ -83,8 +86,8 @@ def checked_program(program: object) -> Module:
     if isinstance(program, Module):
         return program
     dspy_advice = of_dspy(program)
-    is_function = callable(program) and not isinstance(program, type) and not hasattr(program, "complete")
-    if not is_function or dspy_advice:
+    is_function = not isinstance(program, type) and not hasattr(program, "complete")
+    if not callable(program) or not is_function or dspy_advice:
         raise InputError(
             f"the program must be a dn.Module such as dn.Predict(...), or a function, got {type(program).__name__}."
             f"{dspy_advice}"
@@ -94,12 +97,23 @@ def checked_program(program: object) -> Module:
     return FunctionProgram(program)
 
 
+def _is_async(fn: Any) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004  # not to test it
+
+
+def _module_of(fn: Any) -> str | None:
+    """The module in which a function is defined; of a partial or a method, that of its function."""
+    while isinstance(fn, functools.partial | MethodType):
+        fn = fn.func if isinstance(fn, functools.partial) else fn.__func__
+    return getattr(fn, "__module__", None)
+
+
 # ── the variables of a function ───────────────────────────────────────────────────────────────────────────────────
 def _parts_of(fn: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
     """The variables whose values are or contain predictors, by name. Of two with one name, the second has the name of
     its function before it."""
     names: dict[str, Any] = {}
-    for function, name, value in _variables(fn, getattr(fn, "__module__", None), {}):
+    for function, name, value in _variables(fn, _module_of(fn), {}):
         if any(value is known for known in names.values()) or not named_predictors({"": value}):
             continue
         unique = f"{function}.{name}" if name in names else name
@@ -107,7 +121,7 @@ def _parts_of(fn: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
         yield unique, value
 
 
-def _variables(fn: Any, module: object, visited: dict[int, Any]) -> Iterator[tuple[str, str, Any]]:
+def _variables(fn: Any, module: str | None, visited: dict[int, Any]) -> Iterator[tuple[str, str, Any]]:
     """(function, name, value) of the variables of a function, and of the functions that it uses from its module."""
     if id(fn) in visited:
         return
@@ -115,7 +129,7 @@ def _variables(fn: Any, module: object, visited: dict[int, Any]) -> Iterator[tup
     title = str(getattr(fn, "__name__", type(fn).__name__))
     for name, value in _own_variables(fn):
         if isinstance(value, FunctionType | MethodType | functools.partial):
-            if getattr(value, "__module__", module) == module:
+            if _module_of(value) == module:
                 yield from _variables(value, module, visited)
         elif not callable(value) or isinstance(value, Module):
             yield title, name, value
@@ -193,14 +207,14 @@ def _copied_function(fn: FunctionType, copies: Mapping[int, Any], memo: dict[int
     if same_cells and same_defaults and same_keywords and not changed:
         return fn
     variables = {**fn.__globals__, **changed} if changed else fn.__globals__
-    new = FunctionType(fn.__code__, variables, fn.__name__, defaults or None, tuple(closure) or None)
+    new: Any = FunctionType(fn.__code__, variables, fn.__name__, defaults or None, tuple(closure) or None)
     functools.update_wrapper(new, fn)
     new.__kwdefaults__ = keywords or None
     if hasattr(fn, "__wrapped__"):
-        new.__wrapped__ = fn.__wrapped__
+        new.__wrapped__ = _copied(fn.__wrapped__, copies, memo)
     else:
         del new.__wrapped__
-    return new
+    return cast("FunctionType", new)
 
 
 def _copied(value: Any, copies: Mapping[int, Any], memo: dict[int, Any]) -> Any:

@@ -334,7 +334,7 @@ class Module:
             raise failure from error
         scope.emit(SpanEnded(span=span, parent=started.parent, outputs=redact_values(recorded_outputs(prediction))))
         if not isinstance(prediction, Prediction):
-            return prediction
+            return prediction  # type: ignore[no-any-return]  # a program may return any value
         calls = run.record.calls_in(span)
         return prediction.with_meta(usage=usage_of(calls), calls=Calls(calls))  # a copy: forward may use its own later
 

@@ -93,9 +93,9 @@ async def replay(
     """Run ``program`` again on the replies of ``recorded``: a trace, a run, or the file of one. No model is called.
 
     ``inputs``: the inputs of the program (default: those of the recorded call). ``span``: the number of the recorded
-    program call in ``trace.table()``; needed where there are several outermost ones. Each request gets the recorded
-    reply for the same predictor path and rollout: one with the same prompt in any order, else one with the same inputs,
-    else the next one.
+    program call in ``trace.table()``; needed where there are several outermost ones. It may be the call of a part of
+    the program that was traced; ``program`` is then this part. Each request gets the recorded reply for the same
+    predictor path and rollout: one with the same prompt in any order, else one with the same inputs, else the next one.
 
     ``strict=True``: the first request that differs in its prompt, settings, tools or response format, or for which no
     reply is left, ends the replay with ReplayDiverged, whose ``divergence`` says what differs. ``strict=False``: a
@@ -114,7 +114,8 @@ async def replay(
     <Replay: 1 calls, 0 divergences, 0 replies not used; the program came to its end>
     """
     program = checked_program(program)
-    replaying = Replaying(recording_of(record_of(recorded), span), strict=strict)
+    paths = [path for path, _ in program.named_predictors()]
+    replaying = Replaying(recording_of(record_of(recorded), span, paths), strict=strict)
     if inputs is None:
         inputs = replaying.recording.root.inputs
     inputs = dict(inputs)

@@ -103,9 +103,6 @@ _OUR_SCORE = r"dn\.Score\(.*feedback="
 
 
 @pytest.mark.parametrize("metric", [graded, graded_dict])
-@pytest.mark.xfail(
-    strict=True, raises=errors.RewardError, reason="part 7: a metric that returns score and feedback as DSPy's do"
-)
 def test_score_and_feedback_in_a_prediction_or_dict_work_or_the_error_says_how(metric):
     def evaluated():
         done = dn.Evaluate(metric).run_sync(dn.Predict("question -> answer", lm=always(answer="4")), ROWS)
@@ -119,9 +116,6 @@ def test_score_and_feedback_in_a_prediction_or_dict_work_or_the_error_says_how(m
 
 
 @pytest.mark.parametrize("metric", [graded, graded_dict])
-@pytest.mark.xfail(
-    strict=True, raises=errors.OptimizerError, reason="part 7: a metric that returns score and feedback as DSPy's do"
-)
 def test_gepa_reflects_on_the_feedback_in_a_prediction_or_dict_or_the_error_says_how(metric):
     prompts = []
     writer = dn.FunctionLM(lambda request: prompts.append(str(request.messages)) or chat(new_instruction="Be brief."))
@@ -141,17 +135,11 @@ def five_required_arguments(gold, pred, trace, pred_name, pred_trace):
     return dn.Score(0.0, feedback=f"of {pred_name}")
 
 
-_FIVE = "part 7: a metric of five arguments for DSPy's GEPA"
-
-
 @pytest.mark.parametrize(
     "metric",
     [
-        pytest.param(five_arguments, marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason=_FIVE)),
-        pytest.param(
-            five_required_arguments,
-            marks=pytest.mark.xfail(strict=True, raises=errors.ConfigurationError, reason=_FIVE),
-        ),
+        five_arguments,
+        five_required_arguments,
     ],
 )
 def test_a_metric_with_five_parameters_gets_the_predictors_name_or_an_error_names_ours(metric):
@@ -368,19 +356,12 @@ def cut_by_max_errors():
     return dn.Evaluate(RIGHT, max_errors=0, concurrency=1).run_sync(FailsOnB(), rows)
 
 
-_MAX_ERRORS = pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="part 7: an evaluation that max_errors has cut"
-)
-
-
-@_MAX_ERRORS
 def test_an_evaluation_that_max_errors_ended_has_its_own_status():
     run = cut_by_max_errors().run
     assert run.status not in {"running", "finished", "stopped", "exhausted", "interrupted", "cancelled"}
     assert dn.open_run(run.path).status == run.status
 
 
-@_MAX_ERRORS
 def test_an_evaluation_that_max_errors_ended_says_so():
     done = cut_by_max_errors()
     assert len(done) == 2
@@ -410,9 +391,6 @@ class Outer(dn.Module):
     ],
 )
 @pytest.mark.parametrize("saved", [False, True])
-@pytest.mark.xfail(
-    strict=True, raises=errors.ReplayDiverged, reason="part 7: a part of a trace replayed with the part of the program"
-)
 def test_a_part_of_a_program_is_replayed_on_its_span_of_a_trace(path, part, saved, tmp_path):
     program = Outer(always(draft="d", reasoning="easy", answer="4", verdict="right"))
     with dn.trace() as recorded:
@@ -437,7 +415,6 @@ def second_tool(name: str) -> str:
     return name
 
 
-@pytest.mark.xfail(strict=True, raises=errors.StateError, reason="part 7: a state of an agent that had fewer tools")
 def test_a_state_of_an_agent_loads_where_a_tool_was_added_since():
     saved = dn.ReAct("question -> answer", [first_tool])
     saved.react.instruction = "Be quick."
@@ -470,10 +447,6 @@ def loaded(strict):
     return program, said
 
 
-_DOCSTRING = "part 7: a state whose signature had another docstring, under an instruction of its own"
-
-
-@pytest.mark.xfail(strict=True, raises=errors.StateError, reason=_DOCSTRING)
 def test_a_state_with_its_own_instruction_loads_though_the_docstring_has_changed():
     program, _ = loaded(strict=True)
     assert program.instruction == "Add the numbers."
@@ -483,8 +456,8 @@ def test_a_state_with_its_own_instruction_loads_though_the_docstring_has_changed
 @pytest.mark.parametrize(
     "strict",
     [
-        pytest.param(True, marks=pytest.mark.xfail(strict=True, raises=errors.StateError, reason=_DOCSTRING)),
-        pytest.param(False, marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason=_DOCSTRING)),
+        True,
+        False,
     ],
 )
 def test_that_the_docstring_of_a_loaded_state_differs_is_a_warning(strict):

@@ -521,7 +521,6 @@ def travelled():
 
 
 @pytest.mark.parametrize("name", ["class", "predict", "string", "thinking", "program"])
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: cloudpickle of what a notebook defines")
 def test_definitions_of_a_notebook_can_be_pickled_with_cloudpickle(name, travelled):
     assert travelled[name] == ("text: str -> topic: str" if name == "class" else "sport")
 
@@ -705,13 +704,11 @@ def test_an_example_takes_over_which_fields_of_its_base_are_inputs():
     assert dn.Example(base=dn.Example(a=1, b=2).with_inputs("a"), c=3).inputs() == {"a": 1}
 
 
-@pytest.mark.xfail(strict=True, raises=errors.ConfigurationError, reason="part 7: an agent without tools")
 def test_an_agent_may_have_no_tools():
     with dn.context(lm=dn.ScriptedLM([FINISH, chat(answer="4")])):
         assert dn.ReAct("question -> answer", tools=[]).run_sync(question="2+2?").answer == "4"
 
 
-@pytest.mark.xfail(strict=True, raises=errors.ConfigurationError, reason="part 7: bootstrapping without a metric")
 def test_bootstrapping_without_a_metric_takes_every_trace():
     opt = dn.BootstrapFewShot(None, max_labeled_demos=0)
     program = opt.compile_sync(dn.Predict("question -> answer", lm=always(answer="4")), [{"question": "2+2?"}])
@@ -728,9 +725,6 @@ def test_a_field_may_be_described_by_pydantics_word(declare):
     assert "of a city" in prompt(lm.requests[0])
 
 
-@pytest.mark.xfail(
-    strict=True, raises=errors.SignatureError, reason="part 7: a chain of thought over a signature with reasoning"
-)
 def test_a_chain_of_thought_takes_a_signature_that_has_reasoning():
     lm = dn.ScriptedLM([chat(reasoning="easy", answer="4")])
     done = dn.ChainOfThought("question -> reasoning, answer", lm=lm).run_sync(question="2+2?")
