@@ -52,7 +52,7 @@ class FunctionProgram(Module):
         return {p.name: p.default is p.empty for p in parameters}
 
     def _title(self) -> str:
-        return str(getattr(self.fn, "__name__", type(self.fn).__name__))
+        return _name_of(self.fn)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         new = type(self).__new__(type(self))
@@ -93,8 +93,12 @@ def checked_program(program: object) -> Module:
             f"{dspy_advice}"
         )
     if inspect.isasyncgenfunction(program) or inspect.isgeneratorfunction(program):
-        raise ConfigurationError(f"the function {program.__name__} has a `yield`; return the result instead")
+        raise ConfigurationError(f"the function {_name_of(program)} has a `yield`; return the result instead")
     return FunctionProgram(program)
+
+
+def _name_of(fn: object) -> str:
+    return str(getattr(fn, "__name__", type(fn).__name__))
 
 
 def _is_async(fn: Any) -> bool:
@@ -126,7 +130,7 @@ def _variables(fn: Any, module: str | None, visited: dict[int, Any]) -> Iterator
     if id(fn) in visited:
         return
     visited[id(fn)] = fn
-    title = str(getattr(fn, "__name__", type(fn).__name__))
+    title = _name_of(fn)
     for name, value in _own_variables(fn):
         if isinstance(value, FunctionType | MethodType | functools.partial):
             if _module_of(value) == module:
