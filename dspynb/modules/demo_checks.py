@@ -20,6 +20,18 @@ _warned: WeakSet[Any] = WeakSet()
 def warn_of_demos_without_outputs(predictor: Predict, demos: Sequence[Mapping[str, Any]], path: str) -> None:
     """Warn once for each predictor that adapters leave out demos, since these have no outputs to learn from."""
     signature = predictor.signature
+    names = signature.output_fields
+    for demo in demos:  # plain loops, since they run in every call
+        for name in names:
+            if name in demo and demo[name] is not None:
+                break
+        else:
+            _warn(predictor, demos, path)
+            return
+
+
+def _warn(predictor: Predict, demos: Sequence[Mapping[str, Any]], path: str) -> None:
+    signature = predictor.signature
     numbers = [number for number, demo in enumerate(demos) if not has_outputs(signature, demo)]
     if not numbers or predictor in _warned:
         return
