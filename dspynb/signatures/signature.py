@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
-from types import EllipsisType, MappingProxyType
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -36,13 +36,6 @@ _rebuilding: ContextVar[bool] = ContextVar("dspynb_rebuilding", default=False)
 
 class _SignatureType(ModelMetaclass):
     """The metaclass of signatures, for which ``copyreg`` can register how classes are pickled."""
-
-    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any) -> Any:
-        # cloudpickle creates a class of a notebook without its contents, and sets these afterwards. A class statement
-        # has a qualified name here, and create_model has annotations.
-        if "__qualname__" in namespace or "__annotations__" in namespace:
-            return super().__new__(mcs, name, bases, namespace, **keywords)
-        return rebuild(super().__new__, (mcs, name, bases, namespace), keywords)
 
 
 class Signature(BaseModel, metaclass=_SignatureType):
@@ -314,14 +307,14 @@ def _reduce(cls: type[Signature]) -> str | tuple[Any, ...]:
     return build, (cls.__name__, _own_instruction(cls), _definitions(cls))
 
 
-def rebuild(make: Callable[..., T], args: tuple[Any, ...], keywords: Mapping[str, Any] = MappingProxyType({})) -> T:
-    """Return ``make(*args, **keywords)`` for a class from another process, whose fields are set later.
+def rebuild(make: Callable[..., T], args: tuple[Any, ...]) -> T:
+    """Return ``make(*args)`` for a class from another process, whose fields are set later.
 
     The check that a signature has outputs is skipped for it.
     """
     token = _rebuilding.set(True)
     try:
-        return make(*args, **keywords)
+        return make(*args)
     finally:
         _rebuilding.reset(token)
 

@@ -212,3 +212,9 @@ def test_a_row_gives_a_function_the_columns_that_it_has_parameters_for():
     assert dn.run_sync(lambda: dn.as_program(program).batch(rows)) == ["a kind", "b plain"]
     with pytest.raises(InputError, match="question"):
         dn.Evaluate(RIGHT).run_sync(program, [{"text": "a"}])
+
+
+def test_functions_are_compared_with_each_other():
+    done = dn.run_sync(lambda: dn.compare({"a": uses_global, "b": lambda question: {"answer": "5"}}, ROWS, RIGHT))
+    assert done.table.score.tolist() == [1, 0]
+    assert done.run.calls.predictor.tolist() == ["a.ask_global"] * 2
