@@ -125,9 +125,9 @@ def test_values_are_the_same_afterwards(value, dumps):
 
 @pytest.mark.parametrize("dumps", [*DUMPS, pytest.param(None, id="copy")])
 def test_a_prediction_keeps_its_class_and_what_it_cost(dumps):
-    made = dn.Predict(Topic, lm=dn.FunctionLM(reply)).run_sync(text="They won.").with_meta(score=dn.Score(0.5))
-    again = copy.copy(made) if dumps is None else pickle.loads(dumps(made))
-    assert (again.usage, again.score, again.topic) == (made.usage, made.score, "sport")
+    prediction = dn.Predict(Topic, lm=dn.FunctionLM(reply)).run_sync(text="They won.").with_meta(score=dn.Score(0.5))
+    again = copy.copy(prediction) if dumps is None else pickle.loads(dumps(prediction))
+    assert (again.usage, again.score, again.topic) == (prediction.usage, prediction.score, "sport")
     own = Reply(topic="sport")
     assert (copy.copy(own) if dumps is None else pickle.loads(dumps(own))).shout() == "SPORT"
 

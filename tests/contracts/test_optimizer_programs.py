@@ -34,8 +34,8 @@ def nested(values):
 
 
 RESOURCES = [make() for make in UNCOPYABLE.values()]
-made = st.sampled_from(RESOURCES)
-attributes = st.lists(st.recursive(made, nested, max_leaves=4), min_size=1, max_size=4)
+resources = st.sampled_from(RESOURCES)
+attributes = st.lists(st.recursive(resources, nested, max_leaves=4), min_size=1, max_size=4)
 
 
 class AnyAttributes(dn.Module):

@@ -70,7 +70,7 @@ def paths(fn):
 
 
 @pytest.mark.parametrize(
-    ("fn", "found"),
+    ("fn", "expected_paths"),
     [
         (uses_global, ["ask_global"]),
         (uses_another_function, ["ask_global"]),
@@ -83,8 +83,8 @@ def paths(fn):
         (lambda question: question, []),
     ],
 )
-def test_predictors_in_the_variables_of_a_function_are_parts_of_the_program(fn, found):
-    assert paths(fn) == found
+def test_predictors_in_the_variables_of_a_function_are_parts_of_the_program(fn, expected_paths):
+    assert paths(fn) == expected_paths
 
 
 def test_two_functions_that_call_each_other_are_searched_once():
