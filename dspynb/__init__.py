@@ -86,6 +86,7 @@ _HOMES = {
         "Image",
     ),
     "dspynb.modules.chain_of_thought": ("ChainOfThought",),
+    "dspynb.modules.function_program": ("as_program",),
     "dspynb.modules.majority": ("majority",),
     "dspynb.modules.module": ("Module",),
     "dspynb.modules.multi_chain_comparison": ("MultiChainComparison",),

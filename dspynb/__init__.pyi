@@ -57,6 +57,7 @@ from dspynb.lm.testing import ScriptedLM as ScriptedLM
 from dspynb.media.values import File as File
 from dspynb.media.values import Image as Image
 from dspynb.modules.chain_of_thought import ChainOfThought as ChainOfThought
+from dspynb.modules.function_program import as_program as as_program
 from dspynb.modules.majority import majority as majority
 from dspynb.modules.module import Module as Module
 from dspynb.modules.multi_chain_comparison import MultiChainComparison as MultiChainComparison
@@ -172,6 +173,7 @@ __all__ = [  # noqa: RUF022
     "TruncatedReplyWarning",
     "Usage",
     "UsageUnknownWarning",
+    "as_program",
     "augment",
     "candidate",
     "carry",

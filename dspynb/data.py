@@ -433,7 +433,10 @@ class Prediction(_Record):
         return sorted({*super().__dir__(), *_META_NAMES})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Prediction, (self._values,)
+        """Pickle the outputs, and the metadata without run and calls, which are in the run's file."""
+        meta = replace(self.meta, run=None, calls=())
+        attributes = dict(vars(self)) if hasattr(self, "__dict__") else {}
+        return _unpickled, (type(self), self._values, meta, attributes)
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -446,6 +449,16 @@ class Prediction(_Record):
         if score is not None:
             html += f"<div style='opacity:.75'>score {score.value:.4g}</div>"
         return html
+
+
+def _unpickled(kind: type[Prediction], values: dict[str, Any], meta: Meta, attributes: dict[str, Any]) -> Prediction:
+    """A prediction from another process. Made without its constructor, since that of a subclass may differ."""
+    prediction = kind.__new__(kind)
+    if attributes:
+        vars(prediction).update(attributes)
+    object.__setattr__(prediction, "_values", values)
+    object.__setattr__(prediction, "meta", meta)
+    return prediction
 
 
 def _cell_text(value: object) -> str:

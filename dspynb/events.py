@@ -91,7 +91,7 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded(Event):
-    """A run ended: ``status`` is finished, stopped, exhausted, interrupted, cancelled or failed."""
+    """A run ended: ``status`` is finished, stopped, exhausted, max_errors, interrupted, cancelled or failed."""
 
     status: str
     error: str | None = None
@@ -495,7 +495,7 @@ def _special_checks(kind: str) -> dict[str, Check]:
     return checks
 
 
-_STATUSES = ("finished", "stopped", "exhausted", "interrupted", "cancelled", "failed")
+_STATUSES = ("finished", "stopped", "exhausted", "max_errors", "interrupted", "cancelled", "failed")
 _STATES = ("passed", "scored", "failed", "cancelled")
 
 

@@ -219,7 +219,8 @@ def _finite(value: Any) -> float:
         raise RewardError("the reward or metric returned a number too large for a float") from None
     except (TypeError, ValueError, RuntimeError):  # RuntimeError: a torch tensor of several numbers
         raise RewardError(
-            f"the reward or metric returned {type(value).__name__}, not a number, a bool or dn.Score"
+            f"the reward or metric returned {type(value).__name__}, not a number, a bool or dn.Score; with feedback: "
+            "dn.Score(0.5, feedback='…')"
         ) from None
     if not math.isfinite(number):
         raise RewardError(f"the reward or metric returned {number}; a score must be a finite number")
@@ -227,8 +228,16 @@ def _finite(value: Any) -> float:
 
 
 def as_score(value: Any) -> Score:
-    """Convert the value of a reward (a Score, float, bool or numpy scalar) to a Score. Raises RewardError."""
-    return value if isinstance(value, Score) else Score(value)
+    """Convert the value of a reward to a Score. Raises RewardError.
+
+    It is a Score, float, bool or numpy scalar; or a mapping such as a Prediction, as metrics for DSPy's GEPA return it,
+    with ``score`` and perhaps ``feedback`` (text) and ``parts`` (numbers by name).
+    """
+    if isinstance(value, Score):
+        return value
+    if isinstance(value, Mapping) and "score" in value:
+        return Score(as_score(value["score"]).value, value.get("feedback"), value.get("parts") or {})
+    return Score(value)
 
 
 def as_float(value: object) -> Any:

@@ -66,8 +66,8 @@ def test_a_prediction_continues_the_conversation():
 @pytest.mark.parametrize(
     ("turns", "message"),
     [
-        ([{"question": "a", "answer": 1}, {"question": "b"}], "turn 1: it has no output"),
-        ([{"question": "a", "answer": 1, "anwser": 2}], "turn 0: there is no field 'anwser'. Did you mean 'answer'"),
+        ([{"question": "a", "answer": 1}, {"user": "zoe"}], "turn 1: there is no field 'user'"),
+        ([{"question": "a", "anwser": 2}], "turn 0: there is no field 'anwser'. Did you mean 'answer'"),
         ([{"question": "a", "answer": "many"}], "turn 0: 'answer': Input should be a valid integer"),
         ([{"question": 5, "answer": 1}], "turn 0: 'question': Input should be a valid string"),
         ([{"question": "a", "answer": 1}, "hello"], "turn 1: a turn is a mapping of values, got str"),

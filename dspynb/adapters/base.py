@@ -15,11 +15,11 @@ from functools import lru_cache
 from typing import Any
 
 from dspynb.adapters.cache_keys import FrozenRows
+from dspynb.adapters.example_turns import complete_demos, message_inputs, past_turns
 from dspynb.adapters.grammar import form_grammar
 from dspynb.adapters.replies import separate_thinking
 from dspynb.adapters.values import output_text, parse_value, to_text
-from dspynb.conversation import History
-from dspynb.errors import InputError, ParseError, nearest
+from dspynb.errors import ParseError
 from dspynb.media.values import Medium
 from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
@@ -244,13 +244,13 @@ def _demo_turns(
         return ()
     frozen = FrozenRows.of(demos)
     if key is None or frozen is None:
-        return _turns(adapter, signature, instruction, demos)
+        return _turns(adapter, signature, instruction, complete_demos(signature, demos))
     return [dict(turn) for turn in _cached_demo_turns(key, signature, instruction, frozen)]
 
 
 @lru_cache(maxsize=256)
 def _cached_demo_turns(key: _AdapterKey, signature: type[Signature], instruction: str, demos: FrozenRows) -> Messages:
-    return tuple(_turns(key.adapter, signature, instruction, demos.rows))
+    return tuple(_turns(key.adapter, signature, instruction, complete_demos(signature, demos.rows)))
 
 
 def _past_turns(
@@ -258,31 +258,8 @@ def _past_turns(
 ) -> Iterable[dict[str, Any]]:
     """Yield the messages of all histories among the inputs."""
     for name, field in signature.input_fields.items():
-        if not field.is_history:
-            continue
-        history = inputs.get(name)
-        if history is None:
-            continue
-        if not isinstance(history, History):
-            history = History(history)
-        rows = [_validated_turn(signature, f"{name}, turn {i}", turn) for i, turn in enumerate(history)]
-        yield from _turns(adapter, signature, instruction, rows)
-
-
-def _validated_turn(signature: type[Signature], where: str, turn: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a past turn, validated. Raises InputError."""
-    fields = {**message_inputs(signature), **signature.output_fields}
-    for name in turn:
-        if name not in fields:
-            raise InputError(f"{where}: there is no field {name!r}.{nearest(name, fields)}")
-    if not any(name in turn for name in signature.output_fields):
-        raise InputError(f"{where}: it has no output; one of: {', '.join(signature.output_fields)}")
-    return {name: fields[name].checked(value, where) for name, value in turn.items()}
-
-
-def message_inputs(signature: type[Signature]) -> dict[str, Field]:
-    """Return the input fields that are written into a message: all but histories, which become messages themselves."""
-    return {name: field for name, field in signature.input_fields.items() if not field.is_history}
+        if field.is_history and inputs.get(name) is not None:
+            yield from _turns(adapter, signature, instruction, past_turns(signature, name, inputs[name]))
 
 
 def input_pieces(signature: type[Signature], values: Mapping[str, Any]) -> list[tuple[Field, list[Any]]]:

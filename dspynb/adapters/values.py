@@ -15,6 +15,7 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
+from dspynb.adapters.example_turns import NotSupplied
 from dspynb.adapters.lenient_json import json_values, read_json, read_loose
 from dspynb.adapters.text_values import read_bool, read_bullets, read_number, read_time
 from dspynb.errors import ParseError, shorten
@@ -42,6 +43,8 @@ def to_text(field: Field, value: object) -> str:
 
 def output_text(field: Field, value: object) -> str:
     """Return an output value as ``parse_value`` reads it: text unchanged if it is read as itself, all else as JSON."""
+    if isinstance(value, NotSupplied):
+        return str(value)
     if isinstance(value, str) and not isinstance(value, Enum) and (field.is_text or _is_read_unchanged(field, value)):
         return value
     return _dumps(to_json_value(field, value))

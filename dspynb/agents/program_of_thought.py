@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import create_model
 from pydantic_core import to_jsonable_python
 
+from dspynb.adapters.transcript import as_transcripts
 from dspynb.agents.sandbox.runner import CodeResult, CodeTimeout, Limits, Memory, OutputLimit, check_isolation, run_code
 from dspynb.data import Prediction
 from dspynb.errors import CodeError, ConfigurationError, InputError, SignatureError
@@ -159,6 +160,7 @@ def _signatures(signature: type[Signature]) -> tuple[type[Signature], type[Signa
     failure = {"previous_code": (str, Input()), "error": (str, Input(desc="why it failed"))}
     result = {"final_generated_code": (str, Input()), "code_output": (str, Input(desc="what it gave"))}
     output_names = _names(signature.output_fields)
+    shown = as_transcripts(signature)
     variables = ""
     if inputs:
         variables = f"Its variables {_names(inputs)} hold the inputs, as JSON gives them. "
@@ -167,8 +169,8 @@ def _signatures(signature: type[Signature]) -> tuple[type[Signature], type[Signa
     answer_instruction = signature.instruction + _ANSWER_INSTRUCTION.format(outputs=output_names)
     name = signature.__name__
     return (
-        _create_signature(f"{name}Code", code_instruction, {**inputs, **code}),
-        _create_signature(f"{name}Correction", correction_instruction, {**inputs, **failure, **code}),
+        _create_signature(f"{name}Code", code_instruction, {**shown, **code}),
+        _create_signature(f"{name}Correction", correction_instruction, {**shown, **failure, **code}),
         _create_signature(f"{name}Answer", answer_instruction, {**inputs, **result, **outputs}),
     )
 

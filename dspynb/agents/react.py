@@ -21,7 +21,7 @@ from dspynb.agents.step import (
 )
 from dspynb.agents.tools.tool import Observation, Tool, named_tools, unknown_tool
 from dspynb.data import Prediction
-from dspynb.errors import ConfigurationError, ContextTooLong, ParseError
+from dspynb.errors import ContextTooLong, ParseError
 from dspynb.keywords import configurable
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
@@ -59,7 +59,7 @@ class ReAct(Module):
 
     Args:
         signature: The inputs and outputs, as a class or a string.
-        tools: Functions (plain or async), methods, callable objects, Modules, or ``dn.Tool``.
+        tools: Functions (plain or async), methods, callable objects, Modules, or ``dn.Tool``. May be empty.
         max_iterations: Most calls of the model, not counting the one that writes the outputs.
         timeout: Seconds for thinking and calling tools. After that, as after the last iteration, the outputs are
             written from the trajectory so far.
@@ -68,7 +68,7 @@ class ReAct(Module):
         parallel: Whether the tool calls of one reply run at the same time.
 
     Raises:
-        ConfigurationError: Two tools have the same name, there is no tool, or a limit is too small.
+        ConfigurationError: Two tools have the same name, or a limit is too small.
         SignatureError: The signature has a reserved field name, such as ``trajectory``.
 
     >>> def population(city: str) -> int:
@@ -99,8 +99,6 @@ class ReAct(Module):
     ) -> None:
         self.signature = as_signature(signature)
         tools_by_name = named_tools(tools, reserved=(FINISH,))
-        if not tools_by_name:
-            raise ConfigurationError("ReAct needs at least one tool; without tools use dn.Predict")
         self.react = Act(self.signature, tools_by_name, native)
         self.extract = Predict(extract_signature(self.signature))
         self.tools = tools_by_name

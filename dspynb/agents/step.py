@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, create_model
 from dspynb.adapters.base import Adapter
 from dspynb.adapters.lenient_json import read_json
 from dspynb.adapters.native_tools import NativeTools
+from dspynb.adapters.transcript import as_transcripts
 from dspynb.agents.text_calls import calls_in_text
 from dspynb.agents.tools.tool import Tool
 from dspynb.data import Prediction
@@ -184,7 +185,7 @@ def _native_call(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text_signature(signature: type[Signature], tools: Mapping[str, Tool]) -> type[Signature]:
-    tool_list = "\n".join(f"- {tool}" for tool in tools.values())
+    tool_list = "\n".join(f"- {tool}" for tool in tools.values()) or "(none)"
     name_desc = f"the tool to call, or {FINISH!r} once the trajectory holds all that is needed. The tools:\n{tool_list}"
     outputs = {
         "next_thought": (str, Output(desc="what is known, and what to do next")),
@@ -205,14 +206,18 @@ def _native_signature(signature: type[Signature]) -> type[Signature]:
 def extract_signature(signature: type[Signature]) -> type[Signature]:
     """Return the signature that produces the outputs of ``signature`` from its inputs and a trajectory."""
     outputs = {n: (f.info.rebuild_annotation(), f.info) for n, f in signature.output_fields.items()}
-    return _create_signature("Extract", signature.instruction, {**_inputs(signature), **outputs})
+    return _create_signature("Extract", signature.instruction, {**_inputs(signature, transcripts=False), **outputs})
 
 
-def _inputs(signature: type[Signature]) -> dict[str, Any]:
+def _inputs(signature: type[Signature], *, transcripts: bool = True) -> dict[str, Any]:
+    """Return the definitions of the inputs. ``transcripts``: whether histories are written as text."""
     for name in (*signature.input_fields, *signature.output_fields):
         if name in _RESERVED_FIELDS:
             raise SignatureError(f"ReAct reserves the field name {name!r}; rename the signature's field")
-    inputs = {n: (f.info.rebuild_annotation(), f.info) for n, f in signature.input_fields.items()}
+    if transcripts:
+        inputs = as_transcripts(signature)
+    else:
+        inputs = {n: (f.info.rebuild_annotation(), f.info) for n, f in signature.input_fields.items()}
     return {**inputs, "trajectory": (str, Input(desc="thoughts, tool calls and what they returned, so far"))}
 
 

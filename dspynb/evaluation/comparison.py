@@ -259,6 +259,7 @@ class _CompareWork:
         self.plan = plan
         self.table = table
         self.works = {name: EvaluateWork(plan, program, table) for name, program in programs.items()}
+        self.programs = {name: work.program for name, work in self.works.items()}
         self.run: Any = None
 
     async def __call__(self) -> dict[str, Evaluation]:
@@ -303,7 +304,7 @@ async def _evaluate_all(plan: Evaluate, programs: Mapping[str, Module], rows: Ro
         evaluations = await run_inside(work, plan.budget)
         return evaluations, work.run
     paths = {}
-    for name, program in programs.items():
+    for name, program in work.programs.items():
         for path, predictor in program.named_predictors():
             paths[predictor.uid] = f"{name}.{path}"
     steps = len(work.table.rows) * plan.repeats * len(programs)

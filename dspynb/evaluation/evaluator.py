@@ -21,7 +21,8 @@ from dspynb.evaluation.settings import RENAMED_ARGUMENTS, RENAMED_SETTINGS, Colu
 from dspynb.events import plain
 from dspynb.keywords import absent_settings, configurable, recorded_settings, settings_repr
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
-from dspynb.modules.module import Module, checked_program
+from dspynb.modules.function_program import checked_program
+from dspynb.modules.module import Module
 from dspynb.modules.ordered_pool import pool_width, run_pool
 from dspynb.modules.price_check import check_prices
 from dspynb.modules.scorer import Scorer
@@ -81,9 +82,9 @@ class Evaluate:
     the score. ``inputs``: names of the columns to pass to the program; by default those that it takes. All other
     columns are labels. ``concurrency``: rows to run at a time; by default ``dn.configure(concurrency=…)``, which is 32.
     ``repeats``: rollouts of each row, 1 by default. ``failure_score``: the score of a row that failed, in the mean; 0
-    by default. ``max_errors``: how many rows may fail; after one more failure no further row starts. None sets no
-    limit. ``budget``: a Budget for this evaluation. ``executor``: a DaskExecutor that runs the rollouts; None runs them
-    in this process.
+    by default. ``max_errors``: how many rows may fail; after one more failure no further row starts, and the run ends
+    with the status ``max_errors``. None sets no limit. ``budget``: a Budget for this evaluation. ``executor``: a
+    DaskExecutor that runs the rollouts; None runs them in this process.
 
     Raises ConfigurationError for settings out of range, and InputError for rows that do not fit the program.
 
@@ -167,6 +168,7 @@ class Evaluate:
         >>> len(first), len(whole)
         (1, 2)
         """
+        program = checked_program(program)
         work = EvaluateWork(self, program, table_of(rows))
         resumed = Run.resumed(run_file(run), "evaluate", program._title(), work.described(), paths_of(program))
         with resumed.released_on_error():
@@ -188,7 +190,7 @@ class EvaluateWork:
     """The work of a run that evaluates one program. If the run is halted, the rows that have ended are its result."""
 
     def __init__(self, plan: Evaluate, program: Module, table: Table) -> None:
-        checked_program(program)
+        program = checked_program(program)
         self.plan = plan
         self.program = program
         self.table = table
@@ -196,6 +198,7 @@ class EvaluateWork:
         self.done: dict[tuple[int, int], Rollout] = {}
         self.run: Any = None
         self._errors = 0
+        self.final_status = "finished"
         self._rollout = rollouts_on(plan.executor)
         width = pool_width(plan.concurrency)
         self.pool = run_pool(len(table.rows) * plan.repeats, width, program.most_calls(), self._step)
@@ -242,6 +245,7 @@ class EvaluateWork:
         self.done[row, repeat] = rollout
         self._errors += rollout.ended.error is not None
         if self.plan.max_errors is not None and self._errors > self.plan.max_errors:
+            self.final_status = "max_errors"
             self.pool.stop()
 
     def described(self) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class Evaluation:
         self.repeats = plan.repeats
         self.total = len(table.rows) * plan.repeats
         self._index = table.index
+        self._max_errors = plan.max_errors
         by_repeat_and_row = sorted(done.items(), key=lambda item: (item[0][1], item[0][0]))
         self._done = dict(by_repeat_and_row)
 
@@ -221,6 +222,8 @@ class Evaluation:
         if failed:
             parts.append(f"{failed:,} failed, counted as {self.failure_score:g}")
         parts.append(_cost_text(self.usage))
+        if self._max_errors is not None and failed > self._max_errors:
+            parts.append(f"ended early by max_errors={self._max_errors}")
         text = ", ".join(parts)
         metric_usage = self.metric_usage
         if metric_usage.calls or metric_usage.tokens != 0:

@@ -10,6 +10,7 @@ from typing import Any
 from dspynb.data import Example, Prediction, Score
 from dspynb.errors import Halted, WorkerLost
 from dspynb.events import PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
+from dspynb.modules.forward import recorded_outputs
 from dspynb.modules.module import Module
 from dspynb.modules.ordered_pool import result_or_error
 from dspynb.modules.scorer import Scorer
@@ -116,7 +117,7 @@ async def run_rollout(
 def _without_second_list(calls: Sequence[PredictorCalled], prediction: Prediction | None) -> Sequence[PredictorCalled]:
     """The calls of a rollout. If the prediction has the same ones, as nearly always, they are the prediction's own
     tuple, since each object that a row keeps makes the garbage collection of a large evaluation longer."""
-    if prediction is None or len(prediction.meta.calls) != len(calls):
+    if not isinstance(prediction, Prediction) or len(prediction.meta.calls) != len(calls):
         return calls
     own_calls = prediction.meta.calls
     is_same = all(own is call for own, call in zip(own_calls, calls, strict=True))
@@ -129,7 +130,7 @@ def _result_fields(
     """The fields of RolloutEnded that hold the outputs, and the error or the first score."""
     fields: dict[str, Any] = {}
     if prediction is not None:
-        fields["outputs"] = redact_values(prediction.to_dict())
+        fields["outputs"] = redact_values(recorded_outputs(prediction))
     if error is not None:
         fields["error"] = error_text(error)
     elif scores:

@@ -10,6 +10,7 @@ from dspynb.data import Example, Prediction
 from dspynb.errors import BudgetExhausted, Halted, RunStopped, WorkerLost
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.discovery import hinted_paths
+from dspynb.modules.forward import recorded_outputs
 from dspynb.modules.ordered_pool import pool_width, result_or_error, run_pool
 from dspynb.modules.price_check import check_prices
 from dspynb.redact import error_text, redact_values
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["column_of", "inputs_of", "own_run", "run_batch", "takes_of_rows"]
 
 Row = Prediction | Exception
+_UNFINISHED = object()
 
 
 class BatchWork:
@@ -33,7 +35,7 @@ class BatchWork:
     def __init__(self, module: Module, rows: Sequence[Example], width: int, executor: Executor | None = None) -> None:
         self.module = module
         self.rows = rows
-        self.results: list[Row | None] = [None] * len(rows)
+        self.results: list[Any] = [_UNFINISHED] * len(rows)
         self._run_row = row_runner(executor)
         self.pool = run_pool(len(rows), width, module.most_calls(), self._step)
 
@@ -56,7 +58,7 @@ class BatchWork:
             error = BudgetExhausted(f"the run ended before this row had a result: {budget_error}")
         results: list[Row] = []
         for result in self.results:
-            if result is None:
+            if result is _UNFINISHED:
                 results.append(copy.copy(error))
             else:
                 results.append(result)
@@ -67,7 +69,7 @@ class BatchWork:
         return takes_of_rows(self.module, self._is_open, here=self._run_row is run_row)
 
     def _is_open(self, row: int) -> bool:
-        return 0 <= row < len(self.rows) and self.results[row] is None
+        return 0 <= row < len(self.rows) and self.results[row] is _UNFINISHED
 
     async def _step(self, index: int, funds: Allowance | None) -> None:
         scope = current_scope()
@@ -99,7 +101,7 @@ async def run_row(module: Module, inputs: Mapping[str, Any], index: int, funds: 
     if isinstance(result, Exception):
         scope.emit(SpanEnded(span=span, parent=parent, error=error_text(result)))
     else:
-        scope.emit(SpanEnded(span=span, parent=parent, outputs=redact_values(result.to_dict())))
+        scope.emit(SpanEnded(span=span, parent=parent, outputs=redact_values(recorded_outputs(result))))
     return result
 
 

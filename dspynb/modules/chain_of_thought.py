@@ -12,7 +12,7 @@ from dspynb.lm.settings import OTHERWISE, REQUEST_ADVICE, RequestSettings
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.options import Bool
-from dspynb.signatures.augment import Augmentation, Reasoning, augment, reasoning_output
+from dspynb.signatures.augment import Augmentation, Reasoning, augment_missing, reasoning_output
 from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
 
@@ -30,7 +30,8 @@ class ChainOfThought(Module):
     says so, once for each model. With ``n`` > 1, each completion has its own, or an empty text. Demos keep their
     reasoning, which is shown only where reasoning is written.
 
-    Further keywords are those of Predict. Raises SignatureError for a signature that already has such an output.
+    A signature that has an output ``reasoning`` already keeps its type and description; it is written first.
+    Further keywords are those of Predict. Raises SignatureError for a signature with such an input.
 
     >>> think = dn.ChainOfThought("question -> answer", lm=dn.ScriptedLM(["reasoning: Two and two.\\nanswer: 4"]))
     >>> think.run_sync(question="2+2?")
@@ -50,7 +51,7 @@ class ChainOfThought(Module):
         adapter: Any = None,
         **settings: Unpack[RequestSettings],
     ) -> None:
-        augmented = augment(signature, reasoning)
+        augmented = augment_missing(signature, reasoning)
         self.predict = Predict(augmented, instruction=instruction, demos=demos, lm=lm, adapter=adapter, **settings)
         if native and reasoning_output(augmented) is None:
             raise SignatureError(

@@ -38,7 +38,7 @@ async def apply_function(fn: Callable[[Prediction], Any], prediction: Prediction
         if exited is error:
             raise
         raise exited from error
-    return as_prediction(fn, value, name)
+    return as_prediction(value, name)
 
 
 def accepted_values(program: Program, prediction: Prediction) -> dict[str, Any]:

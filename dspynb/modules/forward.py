@@ -9,7 +9,7 @@ from typing import Any
 from dspynb.data import Prediction
 from dspynb.errors import ConfigurationError, InputError
 
-__all__ = ["as_prediction", "check_forward", "checked_awaitable"]
+__all__ = ["as_prediction", "check_forward", "checked_awaitable", "recorded_outputs", "with_outputs"]
 
 
 def check_forward(cls: type[Any]) -> None:
@@ -35,11 +35,22 @@ def checked_awaitable(module: object, value: object) -> Any:
     )
 
 
-def as_prediction(module: object, value: object, what: str = "") -> Prediction:
-    """Convert the value that ``forward``, or the function called ``what``, has returned. Raises InputError."""
+def with_outputs(value: object) -> Any:
+    """What callers get of the value that ``forward`` returned: a mapping as a Prediction, all else unchanged."""
+    if isinstance(value, Mapping) and not isinstance(value, Prediction):
+        return Prediction(value)
+    return value
+
+
+def recorded_outputs(value: object) -> dict[str, Any]:
+    """The outputs of a program as events record them. A value that is no Prediction is recorded as ``output``."""
+    return value.to_dict() if isinstance(value, Prediction) else {"output": value}
+
+
+def as_prediction(value: object, name: str) -> Prediction:
+    """Convert the value that the function ``name`` has returned. Raises InputError."""
     if isinstance(value, Prediction):
         return value
     if isinstance(value, Mapping):
         return Prediction(value)
-    function_name = what or f"{type(module).__name__}.forward"
-    raise InputError(f"{function_name} returned {type(value).__name__}; return a Prediction or a dict of outputs")
+    raise InputError(f"{name} returned {type(value).__name__}; return a Prediction or a dict of outputs")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Union
 
 from dspynb.aliases import Rows
 from dspynb.data import Prediction, rows_of
-from dspynb.errors import ConfigurationError, InputError, of_dspy
+from dspynb.errors import ConfigurationError, InputError
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.keywords import configurable
 from dspynb.lm.protocol import LMProtocol
@@ -19,7 +19,7 @@ from dspynb.modules.batch import run_batch
 from dspynb.modules.compose import accepted_values, apply_function, check_fit
 from dspynb.modules.copying import copy_instance
 from dspynb.modules.discovery import advisor_uids, calls_inside, hinted_paths, named_predictors, resolve_path
-from dspynb.modules.forward import as_prediction, check_forward, checked_awaitable
+from dspynb.modules.forward import as_prediction, check_forward, checked_awaitable, recorded_outputs, with_outputs
 from dspynb.options import Concurrency
 from dspynb.redact import error_text, redact_values
 from dspynb.running.aio.sync import run_sync
@@ -34,7 +34,7 @@ from dspynb.scope.core import Layer, current_scope
 from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
 
-__all__ = ["Chain", "Mapped", "Module", "ModuleWork", "checked_program"]
+__all__ = ["Chain", "Mapped", "Module", "ModuleWork"]
 
 
 _BATCH_OF_DSPY = {
@@ -324,7 +324,7 @@ class Module:
         run = open_reader()
         try:
             with Layer(f"the call of {title}", span=span):
-                prediction = as_prediction(self, await checked_awaitable(self, self.forward(**inputs)))
+                prediction = with_outputs(await checked_awaitable(self, self.forward(**inputs)))
         except BaseException as error:
             failure = as_exception(error, f"{type(self).__name__}.forward")
             if isinstance(failure, Exception):
@@ -332,7 +332,9 @@ class Module:
             if failure is error:
                 raise
             raise failure from error
-        scope.emit(SpanEnded(span=span, parent=started.parent, outputs=redact_values(prediction.to_dict())))
+        scope.emit(SpanEnded(span=span, parent=started.parent, outputs=redact_values(recorded_outputs(prediction))))
+        if not isinstance(prediction, Prediction):
+            return prediction  # type: ignore[no-any-return]  # a program may return any value
         calls = run.record.calls_in(span)
         return prediction.with_meta(usage=usage_of(calls), calls=Calls(calls))  # a copy: forward may use its own later
 
@@ -357,7 +359,7 @@ class Chain(Module):
         before: Step | None = None
         for step in self.steps:
             if isinstance(before, Module) and isinstance(step, Module):
-                prediction = await step(**accepted_values(step, prediction))
+                prediction = await step(**accepted_values(step, as_prediction(prediction, _step_name(before))))
             elif isinstance(step, Module):
                 prediction = await step(**prediction)
             else:
@@ -423,7 +425,7 @@ class ModuleWork:
         """The prediction, with its run as metadata."""
         run = current_scope().open_run
         prediction = await self._call()
-        if prediction.meta.run is None:
+        if isinstance(prediction, Prediction) and prediction.meta.run is None:
             prediction.meta.run = run
         return prediction
 
@@ -443,12 +445,3 @@ class ModuleWork:
 def _refuse_positional(module: Module, args: tuple[Any, ...]) -> None:
     if args:
         raise InputError(f"{type(module).__name__} takes its inputs by name, as in program(question='…')")
-
-
-def checked_program(module: object) -> Module:
-    """Check that a value is a program and return it. Raises InputError."""
-    if not isinstance(module, Module):
-        raise InputError(
-            f"the program must be a dn.Module such as dn.Predict(...), got {type(module).__name__}.{of_dspy(module)}"
-        )
-    return module

@@ -10,7 +10,8 @@ from dspynb.errors import InputError
 from dspynb.keywords import configurable
 from dspynb.lm.settings import OTHERWISE, REQUEST_ADVICE, RequestSettings
 from dspynb.modules.chain_of_thought import ChainOfThought
-from dspynb.modules.module import Module, checked_program
+from dspynb.modules.function_program import checked_program
+from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.modules.sampling import sample
 from dspynb.options import Float, Whole

@@ -15,7 +15,10 @@ from dspynb.keywords import configurable
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, is_truncated, refuse_media, returns_reasoning
 from dspynb.lm.resolve import resolve_lm
 from dspynb.lm.settings import OTHERWISE, REQUEST_ADVICE, RequestSettings, check_settings
+from dspynb.modules.call_settings import NAMES as SETTINGS_OF_CALL
+from dspynb.modules.call_settings import for_this_call
 from dspynb.modules.copying import copy_value
+from dspynb.modules.demo_checks import warn_of_demos_without_outputs
 from dspynb.modules.discovery import warn_of_hidden
 from dspynb.modules.module import Module
 from dspynb.modules.predictor_call import Call, Listener
@@ -44,6 +47,10 @@ class Predict(Module):
     ``instruction``: replaces the signature's. ``demos``: rows with inputs and outputs. ``prefix``: the beginning of the
     model's turn, for an adapter that begins it (``prefill``). ``lm`` and ``adapter`` override the settings. Further
     keywords (temperature, max_tokens, …: the settings of LM that are sent with a request) are sent with every request.
+    Settings for one call: ``predict(question="…", call={"temperature": 0, "lm": …, "demos": …})``, with any keyword
+    above in ``call``; or ``lm=``, ``demos=`` and ``config={"temperature": 0}``, as in DSPy. An input of the signature
+    with such a name wins. A temperature that a search sets for its attempts takes precedence.
+
     Raises ConfigurationError for an unknown keyword, SignatureError for a signature that cannot be parsed.
 
     >>> lm = dn.ScriptedLM(["answer: 4"])
@@ -136,6 +143,11 @@ class Predict(Module):
         return self._answer(inputs)
 
     async def _answer(self, inputs: Mapping[str, Any], listener: Listener | None = None) -> Prediction:
+        if not SETTINGS_OF_CALL.isdisjoint(inputs):
+            changed, values = for_this_call(self, Predict, inputs)
+            if changed is not self:
+                return await changed._answer(values, listener)
+            inputs = values
         try:
             call = self._prepare(current_scope(), inputs)
             try:
@@ -248,6 +260,8 @@ class Predict(Module):
     ) -> tuple[Mapping[str, Any], ...]:
         """The messages of the prompt. Raises InputError for inputs that the adapter cannot write."""
         instruction, demos = self.effective(reading)
+        if demos:
+            warn_of_demos_without_outputs(self, demos, path)
         prefix = getattr(reading.candidate, "prefix", None) or self.prefix
         options = {} if prefix is None else {"prefix": prefix}  # a user's adapter may not have this parameter
         hint = reading.hint("field")

@@ -22,8 +22,9 @@ class Scorer:
     """A user's reward or metric: ``fn(row, prediction) -> float | bool | Score``, sync or async.
 
     A function with parameters named ``trace`` and ``predictor`` gets these as well: the calls that led to the
-    prediction, and the path of a predictor. ``what``: how errors call the function. Raises ConfigurationError for a
-    value that cannot be called in this way.
+    prediction, and the path of a predictor. So does one with the names of DSPy's GEPA: ``pred_name`` is the path of the
+    predictor, and ``pred_trace`` has its calls; both are None where the score is not for one predictor. ``what``: how
+    errors call the function. Raises ConfigurationError for a value that cannot be called in this way.
     """
 
     def __init__(self, fn: Callable[..., Any], what: str = "reward") -> None:
@@ -44,8 +45,10 @@ class Scorer:
         """
         extras: dict[str, Any] = {}
         if self.extras:
-            available = {"trace": trace, "predictor": predictor}
-            extras = {name: available[name] for name in self.extras}
+            available: dict[str, Any] = {"trace": trace, "predictor": predictor, "pred_name": predictor}
+            if "pred_trace" in self.extras and predictor is not None:
+                available["pred_trace"] = [call for call in trace if call.predictor == predictor]
+            extras = {name: available.get(name) for name in self.extras}
         with mask("judge"):
             try:
                 value = self.fn(row, prediction, **extras)
@@ -59,6 +62,11 @@ class Scorer:
         if not is_real(score.value):
             raise RewardError(f"the {self.what} {self.name} returned {score.value:g}; a score lies within ±1e100")
         return score
+
+    @property
+    def by_predictor(self) -> bool:
+        """Whether the function can score one predictor of the program."""
+        return bool(self.extras & {"predictor", "pred_name"})
 
     def _check_parameters(self) -> None:
         """Raise ConfigurationError for a function with other parameters, before a model call is paid for."""
@@ -84,7 +92,7 @@ class Scorer:
 
 
 def _accepted_extras(fn: Callable[..., Any]) -> frozenset[str]:
-    """Which of the arguments ``trace`` and ``predictor`` the function accepts.
+    """Which of the arguments ``trace``, ``predictor``, ``pred_name`` and ``pred_trace`` the function accepts.
 
     They are matched by name and not by position: a third parameter with another name, such as the ``e`` of
     ``lambda row, prediction, e=e: …``, does not receive the trace.
@@ -93,7 +101,7 @@ def _accepted_extras(fn: Callable[..., Any]) -> frozenset[str]:
         names = inspect.signature(fn).parameters
     except (TypeError, ValueError):  # some builtins have no signature
         return frozenset()
-    return frozenset({"trace", "predictor"} & set(names))
+    return frozenset({"trace", "predictor", "pred_name", "pred_trace"} & set(names))
 
 
 def source_of(code: Callable[..., Any] | type, limit: int = 4000) -> str | None:

@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 from dspynb.data import Example
 from dspynb.errors import InputError
 from dspynb.evaluation.evaluator import paths_of
+from dspynb.modules.module import Module
+from dspynb.modules.scorer import Scorer
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.demos import Bootstrapping, DemoSet, bootstrap_demos, labeled_demos
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.optimizer import Optimizer
 from dspynb.optimizers.core.problem import Problem, Teacher
-from dspynb.optimizers.core.settings import ModelOption, ProgramOption
+from dspynb.optimizers.core.settings import ModelOption, OptionalMetric, ProgramOption, setting
 from dspynb.optimizers.core.successive_halving import race
 from dspynb.options import Float, NonNegativeInt, PositiveInt
 from dspynb.scope.candidates import Part
@@ -61,6 +63,7 @@ class BootstrapFewShot(_Bootstrap):
     """Makes demos from the program's own successes: at most ``max_bootstrapped_demos`` traces that the metric accepts
     (``metric_threshold``; None: a score above 0), then labels up to ``max_labeled_demos`` demos.
 
+    With ``metric=None``, every trace without an error is accepted, and no program is evaluated on validation rows.
     The traces are made by the program, by ``teacher`` (another program with the same predictors), or by the program
     with the model ``teacher_lm``. ``max_rounds``: how often a row is tried. With validation rows, the result is the
     better one of the original and the program with demos. Without, nothing is evaluated, and the result is the program
@@ -75,8 +78,13 @@ class BootstrapFewShot(_Bootstrap):
 
     kind: ClassVar[str] = "bootstrap_few_shot"
 
+    metric: OptionalMetric = setting(default=None, kw_only=False)  # type: ignore[assignment]
+
+    def scorer(self, program: Module) -> Scorer:
+        return Scorer(accept_every_trace, "metric") if self.metric is None else super().scorer(program)
+
     def parted(self, train: Sequence[Example], val: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
-        return train, val
+        return train, [] if self.metric is None else val
 
     def first_step(self, task: Problem) -> int:
         return len(task.rows["val"]) + 1
@@ -136,6 +144,11 @@ class BootstrapRandomSearch(_Bootstrap):
         for demo_set, demos in zip(sets, demos_of_sets, strict=True):
             candidates.append(_with_demos(engine, demos, demo_set.name, 1))
         await race(engine, candidates, step=1)
+
+
+def accept_every_trace(row: Example, prediction: Any) -> float:  # noqa: ARG001
+    """The metric of bootstrapping without a metric: 1 for every trace."""
+    return 1.0
 
 
 def shuffled_set(engine: Engine, number: int, max_traces: int) -> DemoSet:

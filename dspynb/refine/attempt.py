@@ -11,6 +11,7 @@ from dspynb.data import Example, Prediction, Score, Usage
 from dspynb.dataclass_init import fast_init
 from dspynb.errors import ConfigurationError, Halted, InputError
 from dspynb.events import AttemptEnded, AttemptStarted, Hint, PredictorCalled, new_span
+from dspynb.modules.forward import recorded_outputs
 from dspynb.redact import error_text, redact_values
 from dspynb.running.tracing import Trace
 from dspynb.running.user_code import as_exception
@@ -175,7 +176,7 @@ def _attempt_ended(result: AttemptResult, parent: int, threshold: float | None) 
         values["feedback"] = redact_values(result.score.feedback)
         values["parts"] = result.score.parts
     if result.prediction is not None:
-        values["outputs"] = redact_values(result.prediction.to_dict())
+        values["outputs"] = redact_values(recorded_outputs(result.prediction))
     if result.error is not None:
         values["error"] = error_text(result.error)
     return AttemptEnded(span=result.span, parent=parent, seconds=result.seconds, waited=result.waited, **values)

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from dspynb.aliases import Reward
 from dspynb.keywords import configurable
-from dspynb.modules.module import Module, checked_program
+from dspynb.modules.function_program import checked_program
+from dspynb.modules.module import Module
 from dspynb.modules.scorer import Scorer
 from dspynb.options import Float, FloatOrInf, NonNegativeInt, PositiveInt
 from dspynb.refine.search import SEARCH_OF_DSPY, SearchModule, SearchPlan

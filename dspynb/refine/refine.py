@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from dspynb.aliases import Reward
 from dspynb.keywords import configurable
 from dspynb.lm.resolve import Model
-from dspynb.modules.module import Module, checked_program
+from dspynb.modules.function_program import checked_program
+from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.modules.scorer import Scorer
 from dspynb.options import NOT_RECORDED, Float, FloatOrInf, NonNegativeInt, PositiveInt

@@ -15,6 +15,7 @@ from dspynb.data import Prediction
 from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError, TooManyFailures
 from dspynb.events import AttemptChosen, Hint, SpanEnded, SpanStarted, new_span
 from dspynb.keywords import recorded_settings, settings_repr
+from dspynb.modules.forward import recorded_outputs
 from dspynb.modules.module import Module, ModuleWork
 from dspynb.modules.price_check import check_prices
 from dspynb.modules.scorer import Scorer
@@ -210,7 +211,8 @@ class Search:
         return self._prediction(winner)
 
     def _prediction(self, winner: AttemptResult) -> Prediction:
-        assert winner.prediction is not None  # noqa: S101  # a scored attempt has one
+        if not isinstance(winner.prediction, Prediction):
+            return winner.prediction  # type: ignore[return-value]  # a program may return any value
         part: RunReader | None = None
         record = RunRecord()
         if isinstance(self.run, RunReader):
@@ -271,7 +273,7 @@ async def under_span(search: Search, title: str) -> Prediction:
     except Exception as error:
         scope.emit(SpanEnded(span=search.span, parent=parent, error=error_text(error)))
         raise
-    scope.emit(SpanEnded(span=search.span, parent=parent, outputs=redact_values(prediction.to_dict())))
+    scope.emit(SpanEnded(span=search.span, parent=parent, outputs=redact_values(recorded_outputs(prediction))))
     return prediction
 
 

@@ -7,7 +7,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
 
@@ -224,9 +224,11 @@ def _recorded_error(text: str) -> Exception:
     return ModelError(text)
 
 
-def recording_of(record: RunRecord, span: int | None) -> Recording:
-    """The recording of the program call in ``span``; None: of the only outermost call. Raises InputError where there is
-    no such call, or several."""
+def recording_of(record: RunRecord, span: int | None, paths: Sequence[str]) -> Recording:
+    """The recording of the program call in ``span``; None: of the only outermost call.
+
+    ``paths``: of the predictors of the program that is replayed. Those of the recorded calls are relative to it, where
+    it was a part of the traced program. Raises InputError where there is no such call, or several."""
     spans = spans_of(record)
     root = _root(spans, span)
     start = spans.index(root)
@@ -237,7 +239,37 @@ def recording_of(record: RunRecord, span: int | None) -> Recording:
         inside.append(inner)
     numbers = {inner.span for inner in inside}
     calls = [call for call in record.calls if call.span in numbers]
-    return Recording(root, calls, _cancelled(inside))
+    return Recording(root, _with_relative_paths(calls, paths), _cancelled(inside))
+
+
+def _with_relative_paths(calls: Sequence[PredictorCalled], paths: Sequence[str]) -> Sequence[PredictorCalled]:
+    """The calls with the paths that their predictors have in a part of the traced program. Calls whose predictors have
+    paths of this program already are unchanged."""
+    recorded = {call.predictor for call in calls}
+    if not recorded or recorded & set(paths):
+        return calls
+    best: dict[str, str] = {}
+    for prefix in _prefixes(recorded, paths):
+        relative = {}
+        for path in recorded:
+            rest = path.removeprefix(prefix).removeprefix(".") or "self"
+            if path.startswith(prefix) and rest in paths:
+                relative[path] = rest
+        if len(relative) > len(best):
+            best = relative
+    return [replace(call, predictor=best.get(call.predictor, call.predictor)) for call in calls]
+
+
+def _prefixes(recorded: Iterable[str], paths: Sequence[str]) -> list[str]:
+    """The paths that the part may have in the traced program, shortest first."""
+    prefixes = set()
+    for path in recorded:
+        for part_path in paths:
+            if part_path == "self":
+                prefixes.add(path)
+            elif path.endswith(part_path if part_path.startswith("[") else f".{part_path}"):
+                prefixes.add(path.removesuffix(part_path).removesuffix("."))
+    return sorted(prefixes, key=lambda prefix: (len(prefix), prefix))
 
 
 def _cancelled(spans: Sequence[Span]) -> frozenset[int]:

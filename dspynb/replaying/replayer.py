@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dspynb.data import Prediction
-from dspynb.errors import DspynbError, InputError, ReplayDiverged, RunStopped, ScopeError
+from dspynb.errors import DspynbError, ReplayDiverged, RunStopped, ScopeError
 from dspynb.events import AttemptEnded, AttemptStarted, Event
 from dspynb.lm.interceptors.budget import BUDGET
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, sent_settings
 from dspynb.lm.recorded_call import as_recorded
 from dspynb.lm.resolve import resolve_lm
+from dspynb.modules.function_program import checked_program
 from dspynb.modules.module import Module
 from dspynb.redact import redact_values
 from dspynb.replaying.recording import Divergence, Recording, answer, changed_settings, recording_of
@@ -92,9 +93,9 @@ async def replay(
     """Run ``program`` again on the replies of ``recorded``: a trace, a run, or the file of one. No model is called.
 
     ``inputs``: the inputs of the program (default: those of the recorded call). ``span``: the number of the recorded
-    program call in ``trace.table()``; needed where there are several outermost ones. Each request gets the recorded
-    reply for the same predictor path and rollout: one with the same prompt in any order, else one with the same inputs,
-    else the next one.
+    program call in ``trace.table()``; needed where there are several outermost ones. It may be the call of a part of
+    the program that was traced; ``program`` is then this part. Each request gets the recorded reply for the same
+    predictor path and rollout: one with the same prompt in any order, else one with the same inputs, else the next one.
 
     ``strict=True``: the first request that differs in its prompt, settings, tools or response format, or for which no
     reply is left, ends the replay with ReplayDiverged, whose ``divergence`` says what differs. ``strict=False``: a
@@ -112,9 +113,9 @@ async def replay(
     >>> dn.run_sync(lambda: dn.replay(recorded, ask))  # the script has no second reply: no model is called
     <Replay: 1 calls, 0 divergences, 0 replies not used; the program came to its end>
     """
-    if not isinstance(program, Module):
-        raise InputError(f"replay takes the program to run again, a dn.Module; got {type(program).__name__}")
-    replaying = Replaying(recording_of(record_of(recorded), span), strict=strict)
+    program = checked_program(program)
+    paths = [path for path, _ in program.named_predictors()]
+    replaying = Replaying(recording_of(record_of(recorded), span, paths), strict=strict)
     if inputs is None:
         inputs = replaying.recording.root.inputs
     inputs = dict(inputs)

@@ -89,7 +89,8 @@ class RunReader:
 
     @property
     def status(self) -> str:
-        """``pending``, ``running``, ``finished``, ``stopped``, ``exhausted`` (the budget is spent), ``interrupted``,
+        """``pending``, ``running``, ``finished``, ``stopped``, ``exhausted`` (the budget is spent), ``max_errors``
+        (an evaluation had more errors than that setting allows), ``interrupted``,
         ``cancelled``, ``failed``, or ``unfinished`` (the process died)."""
         status = self.record.status
         is_reopened = type(self) is RunReader and not self._search

@@ -354,7 +354,7 @@ class Run(Steerable):
             raise exception from error
         self._forget_driver()
         self._raise_if_interrupted(result)
-        self._end("finished", (result, None))
+        self._end(getattr(work, "final_status", "finished"), (result, None))
         return result
 
     def _resumed_context(self, record: RunRecord) -> CallContext | None:

@@ -9,7 +9,7 @@ from dspynb.errors import SignatureError
 from dspynb.signatures.fields import Output, definition_of
 from dspynb.signatures.signature import Signature, as_signature, build
 
-__all__ = ["Augmentation", "Confidence", "Reasoning", "augment", "reasoning_output"]
+__all__ = ["Augmentation", "Confidence", "Reasoning", "augment", "augment_missing", "reasoning_output"]
 
 
 class Augmentation(Signature):
@@ -92,6 +92,26 @@ def augment(signature: type[Signature] | str, *augmentations: type[Augmentation]
             raise SignatureError(f"augment takes dn.Augmentation classes such as dn.Reasoning, got {augmentation!r}")
         result = _add(result, augmentation)
     return result
+
+
+def augment_missing(signature: type[Signature] | str, augmentation: type[Augmentation]) -> type[Signature]:
+    """As ``augment``, but outputs of the augmentation that the signature has already are kept, with their types and
+    descriptions, in the place of the augmentation's. Raises SignatureError if an input has the name of one."""
+    own = as_signature(signature)
+    is_augmentation = isinstance(augmentation, type) and issubclass(augmentation, Augmentation)
+    present = [name for name in own.output_fields if is_augmentation and name in augmentation.output_fields]
+    if not present:
+        return augment(own, augmentation)
+    fields = {name: own.output_fields[name] for name in present}
+    others = {name: definition_of(f) for name, f in own.input_fields.items()}
+    others |= {name: definition_of(f) for name, f in own.output_fields.items() if name not in fields}
+    added = {
+        n: definition_of(fields.get(n, f), place=augmentation.place) for n, f in augmentation.output_fields.items()
+    }
+    inputs = {name: others.pop(name) for name in own.input_fields}
+    ordered = {**inputs, **added, **others} if augmentation.place == "before" else {**inputs, **others, **added}
+    instruction = own.instruction if own.has_own_instruction else None
+    return build(own.__name__, instruction, ordered)
 
 
 def _add(signature: type[Signature], augmentation: type[Augmentation]) -> type[Signature]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, ForwardRef, Literal, get_args, get_origin
 
 from dspynb.conversation import History
@@ -50,7 +51,7 @@ def _unresolved_names(annotation: object) -> list[str]:
 
 def check_fields(cls: type[Signature]) -> None:
     """Raise SignatureError for a signature without outputs, a reserved or repeated name, or a misplaced type."""
-    if not cls.output_fields and not cls.__dict__.get("_is_base"):
+    if not cls.output_fields and not cls.__dict__.get("_is_base") and not _is_being_unpickled():
         raise SignatureError(f"{cls.__name__} has no output field; declare one with dn.Output()")
     fields = [*cls.input_fields.values(), *cls.output_fields.values()]
     for field in fields:
@@ -70,6 +71,17 @@ def check_fields(cls: type[Signature]) -> None:
             raise SignatureError(
                 f"{cls.__name__}: {name!r} names two fields; an alias must differ from the names of all other fields"
             )
+
+
+def _is_being_unpickled() -> bool:
+    """Whether cloudpickle is creating the class. It creates a class of a notebook without its fields, and sets these
+    afterwards. Its function is looked for among the callers, since a class has no mark of it."""
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_name == "_make_skeleton_class":
+            return True
+    return False
 
 
 def _check_placement(who: str, field: Field) -> None:

@@ -5,6 +5,7 @@ A state never contains hints, candidates, models, API keys, settings or code.
 
 from __future__ import annotations
 
+import ast
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 import dspynb
 from dspynb.errors import StateError, nearest, shorten
 from dspynb.redact import redact
+from dspynb.scope.core import warn_user
 from dspynb.signatures.signature import Signature
 from dspynb.state.demos import dump_demos, load_demo
 from dspynb.state.dspy_json import DSPyPredictor, dspy_entries
@@ -131,13 +133,17 @@ class _Change:
     instruction: str | None
     demos: list[dict[str, Any]]
     prefix: str | None
+    warning: str | None = None
+    """A difference of the signature's instruction, which does not prevent loading."""
 
 
 def load_state(program: Program, state: Mapping[str, Any], *, strict: bool = True) -> None:
     """Set instructions and demos from a state.
 
     ``strict=False`` ignores paths that the program does not have, and accepts signatures that differ in wording only
-    (instruction, descriptions). States saved by DSPy as JSON are read too. If the state does not fit the program,
+    (instruction, descriptions), and a Literal that has got more choices, such as the tools of an agent. A signature
+    whose instruction differs is a warning, if the state has an instruction for its predictor, or with
+    ``strict=False``. States saved by DSPy as JSON are read too. If the state does not fit the program,
     raises a StateError that lists the differences, and sets nothing.
     """
     dspy_predictors = dspy_entries(state)
@@ -165,6 +171,9 @@ def load_state(program: Program, state: Mapping[str, Any], *, strict: bool = Tru
     differences += [f"{path}: missing in the state" for path in required if path not in sources]
     if differences:
         raise StateError(_mismatch_message(program), differences)
+    warnings = [f"{path}: {change.warning}" for path, change in changes.items() if change.warning is not None]
+    if warnings:
+        warn_user(f"the state was loaded, though {'; '.join(warnings)}", UserWarning)
     for change in changes.values():
         change.predictor.instruction = change.instruction
         change.predictor.demos = change.demos
@@ -204,6 +213,7 @@ def _plan_change(predictor: Any, entry: SavedPredictor | DSPyPredictor, *, stric
     """The change that an entry makes to a predictor, and the ways in which it does not fit the predictor."""
     signature = predictor.signature
     from_dspy = isinstance(entry, DSPyPredictor)
+    other_instruction: str | None = None
     instruction: str | None
     prefix: str | None
     if isinstance(entry, DSPyPredictor):
@@ -212,6 +222,10 @@ def _plan_change(predictor: Any, entry: SavedPredictor | DSPyPredictor, *, stric
         prefix = None
     else:
         differences = _signature_differences(entry.signature, signature, strict)
+        other_instruction = _instruction_difference(entry.signature, signature)
+        if other_instruction is not None and strict and entry.instruction is None:
+            differences.append(other_instruction)
+            other_instruction = None
         instruction = entry.instruction
         prefix = entry.prefix
     demos = []
@@ -221,11 +235,11 @@ def _plan_change(predictor: Any, entry: SavedPredictor | DSPyPredictor, *, stric
                 demos.append(load_demo(signature, demo, foreign=from_dspy))
             except StateError as error:
                 differences.append(f"demo {i} {error}")
-    return _Change(predictor, instruction, demos, prefix), differences
+    return _Change(predictor, instruction, demos, prefix, other_instruction), differences
 
 
 def _signature_differences(saved: SavedSignature, signature: type[Signature], strict: bool) -> list[str]:
-    """How the program's signature differs from the saved one. Differences in wording count if ``strict``."""
+    """How the program's signature differs from the saved one. Differences in descriptions count if ``strict``."""
     current = _saved_signature(signature)
     if saved.fingerprint == current.fingerprint:
         return []
@@ -242,16 +256,35 @@ def _signature_differences(saved: SavedSignature, signature: type[Signature], st
             is_now = getattr(current_fields[name], attribute)
             if was != is_now:
                 text = f"{attribute} of field {name!r} was {shorten(was, 120)}, is {shorten(is_now, 120)}"
-                (wording if attribute == "desc" else differences).append(text)
+                may_differ = attribute == "desc" or (
+                    not strict and attribute == "type" and _has_more_choices(was, is_now)
+                )
+                (wording if may_differ else differences).append(text)
     if not differences and list(saved_fields) != list(current_fields):
         differences.append(f"the order of fields was {', '.join(saved_fields)}, is {', '.join(current_fields)}")
-    if saved.instruction != current.instruction:
-        was = shorten(saved.instruction, 120)
-        is_now = shorten(current.instruction, 120)
-        wording.append(f"the signature's instruction was {was!r}, is {is_now!r}")
-    if not differences and not wording:
+    if not differences and not wording and saved.instruction == current.instruction:
         differences.append(f"the signature's fingerprint was {saved.fingerprint}, is {current.fingerprint}")
     return differences + (wording if strict else [])
+
+
+def _has_more_choices(was: str, is_now: str) -> bool:
+    """Whether a type is a Literal with all choices of the saved one and more, as of an agent that has got a tool."""
+    if not (was.startswith("Literal[") and is_now.startswith("Literal[")):
+        return False
+    try:
+        before = ast.literal_eval(was.removeprefix("Literal"))
+        now = ast.literal_eval(is_now.removeprefix("Literal"))
+    except (ValueError, SyntaxError):
+        return False
+    return all(choice in now for choice in before)
+
+
+def _instruction_difference(saved: SavedSignature, signature: type[Signature]) -> str | None:
+    """How the instruction of the program's signature differs from the saved one; None if it does not."""
+    if saved.instruction == signature.instruction:
+        return None
+    was = shorten(saved.instruction, 120)
+    return f"the signature's instruction was {was!r}, is {shorten(signature.instruction, 120)!r}"
 
 
 def _checked(state: object) -> SavedProgram:

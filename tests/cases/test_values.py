@@ -235,9 +235,6 @@ def assert_supplied(request, role, mark):
     assert all(mark in turn for turn in shown_turns(request, role))
 
 
-_INCOMPLETE = pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="part 7: a demo without the field that is asked for first"
-)
 _CITY = {"question": "Where?", "answer": "Lyon"}
 
 
@@ -249,14 +246,12 @@ _CITY = {"question": "Where?", "answer": "Lyon"}
         ("prefill", "easy\nAnswer: 4", "Reasoning:"),
     ],
 )
-@_INCOMPLETE
 def test_a_demo_of_a_chain_of_thought_without_reasoning_does_not_teach_to_leave_it_out(adapter, reply, mark):
     lm = dn.ScriptedLM([reply])
     dn.ChainOfThought("question -> answer", demos=[_CITY], lm=lm, adapter=adapter).run_sync(question="2+2?")
     assert_supplied(lm.requests[0], "assistant", mark)
 
 
-@_INCOMPLETE
 def test_labeled_demos_of_bootstrap_in_a_chain_of_thought_do_not_teach_to_leave_reasoning_out():
     rows = [dn.Example(_CITY, number=n).with_inputs("question") for n in range(3)]
     program = dn.ChainOfThought(
@@ -271,7 +266,6 @@ def test_labeled_demos_of_bootstrap_in_a_chain_of_thought_do_not_teach_to_leave_
 FINISH = chat(next_thought="Known.", next_tool_name="finish", next_tool_args="{}")
 
 
-@_INCOMPLETE
 def test_a_demo_of_an_agents_extraction_without_trajectory_marks_it():
     program, lm = dn.ReAct("question -> answer", [look]), dn.ScriptedLM([FINISH, chat(answer="4")])
     program.extract.demos = [_CITY]
@@ -280,12 +274,8 @@ def test_a_demo_of_an_agents_extraction_without_trajectory_marks_it():
     assert_supplied(lm.requests[1], "user", "[[ ## trajectory ## ]]")
 
 
-_NO_OUTPUTS = pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: a demo without outputs")
-
-
 @pytest.mark.parametrize("demo", [{"question": "1+1?"}, {"question": "1+1?", "answer": None}])
 @pytest.mark.parametrize("adapter", ["chat", "json", "prefill"])
-@_NO_OUTPUTS
 def test_a_demo_without_outputs_is_left_out(adapter, demo):
     lm = dn.ScriptedLM([{"chat": chat(answer="4"), "json": '{"answer": "4"}', "prefill": "4"}[adapter]])
     with warned():
@@ -293,7 +283,6 @@ def test_a_demo_without_outputs_is_left_out(adapter, demo):
     assert len(shown_turns(lm.requests[0], "assistant")) == 1
 
 
-@_NO_OUTPUTS
 def test_one_warning_says_that_a_demo_without_outputs_is_left_out():
     with warned() as said:
         ask = dn.Predict("question -> answer", demos=[{"question": "1+1?"}], lm=always(answer="4"))
@@ -303,13 +292,9 @@ def test_one_warning_says_that_a_demo_without_outputs_is_left_out():
 
 
 _TURNS = dn.History([{"question": "Where?", "answer": "Lyon"}])
-_INNER = pytest.mark.xfail(
-    strict=True, raises=errors.InputError, reason="part 7: a History in a program whose predictors have other outputs"
-)
 
 
 @pytest.mark.parametrize("native", [False, True])
-@_INNER
 def test_an_agent_takes_a_history_of_its_own_signature(native):
     lm = dn.ScriptedLM(["Known.", chat(answer="4")]) if native else dn.ScriptedLM([FINISH, chat(answer="4")])
     with dn.context(lm=lm):
@@ -319,7 +304,6 @@ def test_an_agent_takes_a_history_of_its_own_signature(native):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the isolation is Linux's")
-@_INNER
 def test_a_program_of_thought_takes_a_history_of_its_own_signature():
     lm = dn.ScriptedLM([chat(generated_code="final_answer(4)"), chat(answer="4")])
     program = dn.ProgramOfThought(Conversation, run_code=True, lm=lm)
@@ -327,7 +311,6 @@ def test_a_program_of_thought_takes_a_history_of_its_own_signature():
     assert all("Lyon" in prompt(request) for request in lm.requests)
 
 
-@pytest.mark.xfail(strict=True, raises=errors.InputError, reason="part 7: past turns with further columns")
 def test_further_columns_of_a_past_turn_are_ignored():
     rows = pd.DataFrame({"question": ["Where?"], "answer": ["Lyon"], "user": ["zoe"]}).to_dict("records")
     lm = dn.ScriptedLM([chat(answer="4")])
@@ -336,7 +319,6 @@ def test_further_columns_of_a_past_turn_are_ignored():
     assert "zoe" not in prompt(lm.requests[0])
 
 
-@pytest.mark.xfail(strict=True, raises=errors.InputError, reason="part 7: a past turn without outputs")
 def test_a_past_turn_without_outputs_is_no_error_and_no_empty_reply():
     lm, turns = dn.ScriptedLM([chat(answer="4")]), dn.History([{"question": "Hello?"}, _CITY])
     with warned():
@@ -539,7 +521,6 @@ def travelled():
 
 
 @pytest.mark.parametrize("name", ["class", "predict", "string", "thinking", "program"])
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: cloudpickle of what a notebook defines")
 def test_definitions_of_a_notebook_can_be_pickled_with_cloudpickle(name, travelled):
     assert travelled[name] == ("text: str -> topic: str" if name == "class" else "sport")
 
@@ -723,13 +704,11 @@ def test_an_example_takes_over_which_fields_of_its_base_are_inputs():
     assert dn.Example(base=dn.Example(a=1, b=2).with_inputs("a"), c=3).inputs() == {"a": 1}
 
 
-@pytest.mark.xfail(strict=True, raises=errors.ConfigurationError, reason="part 7: an agent without tools")
 def test_an_agent_may_have_no_tools():
     with dn.context(lm=dn.ScriptedLM([FINISH, chat(answer="4")])):
         assert dn.ReAct("question -> answer", tools=[]).run_sync(question="2+2?").answer == "4"
 
 
-@pytest.mark.xfail(strict=True, raises=errors.ConfigurationError, reason="part 7: bootstrapping without a metric")
 def test_bootstrapping_without_a_metric_takes_every_trace():
     opt = dn.BootstrapFewShot(None, max_labeled_demos=0)
     program = opt.compile_sync(dn.Predict("question -> answer", lm=always(answer="4")), [{"question": "2+2?"}])
@@ -746,9 +725,6 @@ def test_a_field_may_be_described_by_pydantics_word(declare):
     assert "of a city" in prompt(lm.requests[0])
 
 
-@pytest.mark.xfail(
-    strict=True, raises=errors.SignatureError, reason="part 7: a chain of thought over a signature with reasoning"
-)
 def test_a_chain_of_thought_takes_a_signature_that_has_reasoning():
     lm = dn.ScriptedLM([chat(reasoning="easy", answer="4")])
     done = dn.ChainOfThought("question -> reasoning, answer", lm=lm).run_sync(question="2+2?")

@@ -468,8 +468,8 @@ def test_anything_but_a_program_with_predictors_is_refused(kind):
 
     with pytest.raises(InputError, match="Nothing.* has no predictors"):
         run(optimized(kind, World(), program=lambda world: Nothing()))
-    with pytest.raises(InputError, match=r"must be a dn\.Module .*, got function"):
-        run(optimized(kind, World(), program=lambda world: right))
+    with pytest.raises(InputError, match=r"must be a dn\.Module .*, or a function, got int"):
+        run(optimized(kind, World(), program=lambda world: 3))
 
 
 @every

@@ -96,7 +96,7 @@ def test_rows_that_do_not_fit_are_refused_before_anything_is_run():
         with pytest.raises(InputError, match=message):
             evaluated(rows, prog=prog, **kwargs)
     with pytest.raises(InputError, match=r"dn\.Module such as dn\.Predict"):
-        asyncio.run(dn.evaluate(lambda question: "1", frame(1), right))
+        asyncio.run(dn.evaluate("program", frame(1), right))
     assert calls == []
 
 
@@ -375,7 +375,7 @@ def test_max_errors_ends_early_with_the_table_so_far():
     evaluation = evaluated(rows, max_errors=3, concurrency=1)
     assert evaluation.table.index.tolist() == [f"r{i}" for i in range(8)]
     assert len(evaluation.errors) == 4
-    assert evaluation.run.status == "finished"
+    assert evaluation.run.status == "max_errors"
     assert len(evaluated(rows, max_errors=25)) == 50
 
 

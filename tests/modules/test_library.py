@@ -38,7 +38,7 @@ def test_chain_of_thought_takes_another_augmentation():
     assert "Sing." in prompt(prediction.calls[0])
     assert '["y"]' in prompt(prediction.calls[0])
     with pytest.raises(SignatureError, match="cannot add the output 'reasoning'"):
-        dn.ChainOfThought("question -> reasoning, answer")
+        dn.ChainOfThought("question, reasoning -> answer")
 
 
 def test_chain_of_thought_works_against_a_server():

@@ -627,7 +627,6 @@ def test_invalid_arguments_are_refused_by_the_constructor():
         ([search, search], "two tools are named 'search'"),
         ([search, dn.Tool(add, name="search")], "two tools are named 'search'"),
         ([finish], "'finish' is reserved"),
-        ([], "at least one tool"),
         ("search", "list of functions"),
         (search, "list of functions"),
         ([lambda x: x], "cannot be named '<lambda>'"),

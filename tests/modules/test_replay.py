@@ -514,7 +514,7 @@ def test_the_run_of_a_prediction_is_that_of_the_whole_program_even_if_a_search_i
         (dn.Trace(), dn.Predict(Caption), InputError, "holds no program call"),
         (42, dn.Predict(Caption), InputError, "give a Trace, a Run, or the path"),
         ("nowhere.jsonl", dn.Predict(Caption), JournalError, "no such file"),
-        (dn.Trace(), "program", InputError, "a dn.Module; got str"),
+        (dn.Trace(), "program", InputError, r"a dn\.Module .*, got str"),
     ],
 )
 def test_objects_that_cannot_be_replayed_are_refused(recorded, program, error, says):

@@ -16,7 +16,8 @@ from dspynb.evaluation.evaluator import Table, check_columns, run_inside
 from dspynb.evaluation.resuming import check_same_settings
 from dspynb.events import plain
 from dspynb.keywords import absent_settings, configurable, recorded_settings
-from dspynb.modules.module import Module, checked_program
+from dspynb.modules.function_program import checked_program
+from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.modules.scorer import Scorer
 from dspynb.optimizers.core.engine import Engine
@@ -138,7 +139,7 @@ class Optimizer(Configured, ABC):
         >>> dn.run_sync(lambda: opt.compile(program, rows)).demos, program.demos
         ([{'question': '2+2?', 'answer': '4'}], [])
         """
-        work = OptimizeWork(self, program, self._problem(program, train, val, test))
+        work = self._work(program, train, val, test)
         best: Any
         if current_scope().open_run is None:
             best = await self._run(work).watched(work)
@@ -154,7 +155,7 @@ class Optimizer(Configured, ABC):
     @configurable(renamed=COMPILE_OF_DSPY)
     def start(self, program: Module, train: Rows, val: Rows | None = None, *, test: Rows | None = None) -> Run:
         """Start the search; return its run at once. Display it, stop it, await it, steer it (see ``Run.propose``)."""
-        work = OptimizeWork(self, program, self._problem(program, train, val, test))
+        work = self._work(program, train, val, test)
         return self._run(work).start(work)
 
     @configurable(renamed=COMPILE_OF_DSPY)
@@ -176,8 +177,8 @@ class Optimizer(Configured, ABC):
         >>> resumed.demos == better.demos, dn.last_run().usage.calls
         (True, 1)
         """
-        work = OptimizeWork(self, program, self._problem(program, train, val, test))
-        resumed = Run.resumed(run_file(run), self.kind, program._title(), work.inputs(), work.paths())
+        work = self._work(program, train, val, test)
+        resumed = Run.resumed(run_file(run), self.kind, work.program._title(), work.inputs(), work.paths())
         with resumed.released_on_error():
             if resumed._settings:
                 check_same_settings(resumed._settings, work.settings(), absent_settings(type(self)))
@@ -188,10 +189,16 @@ class Optimizer(Configured, ABC):
     def _run(self, work: OptimizeWork) -> Run:
         return Run(self.kind, work.program._title(), work.inputs(), work.paths(), work.settings())
 
+    def _work(self, program: object, train: Rows, val: Rows | None, test: Rows | None) -> OptimizeWork:
+        module = checked_program(program)
+        return OptimizeWork(self, module, self._problem(module, train, val, test))
+
     def _problem(self, program: Module, train: Rows, val: Rows | None, test: Rows | None) -> Problem:
-        checked_program(program)
         if not program.named_predictors():
-            raise InputError(f"{program._title()} has no predictors, so there is nothing to optimize")
+            raise InputError(
+                f"{program._title()} has no predictors, so there is nothing to optimize; those that it creates while "
+                "it runs cannot be found"
+            )
         rows: dict[str, Sequence[Example]] = {}
         for split, table in (("train", train), ("val", val), ("test", test)):
             rows[split] = [] if table is None else rows_of(table)

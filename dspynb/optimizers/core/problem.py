@@ -42,7 +42,7 @@ class Problem:
     @property
     def by_predictor(self) -> bool:
         """Whether the metric has feedback on each predictor."""
-        return "predictor" in self.metric.extras
+        return self.metric.by_predictor
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dspynb.aliases import Rows
 from dspynb.data import Example, Prediction
 from dspynb.errors import InputError, OptimizerError
 from dspynb.modules.discovery import hinted_paths
-from dspynb.modules.module import Module, checked_program
+from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict, with_hint
 from dspynb.modules.scorer import Scorer
 from dspynb.optimizers.core.candidate import Candidate
@@ -142,7 +142,6 @@ class DistillHints(Optimizer):
         return metric_calls
 
     def _problem(self, program: Module, train: Rows, val: Rows | None, test: Rows | None) -> Problem:
-        checked_program(program)
         if self._run_hints is None and hinted_paths(program) is None:
             raise InputError(
                 f"{program._title()} has no Refine that tries again after a hint, so there is nothing to distil: give "

@@ -125,7 +125,9 @@ async def feedback_on(engine: Engine, row: int, rollout: Rollout, path: str) -> 
         return labelled("It failed", ended.error, MAX_CHARACTERS)
     if not problem.by_predictor:
         return ended.feedback
-    prediction = rollout.prediction or Prediction(ended.outputs or {})
+    prediction = rollout.prediction
+    if prediction is None:
+        prediction = Prediction(ended.outputs or {})
     score = await problem.metric(engine.train[row], prediction, trace=rollout.calls, predictor=path)
     return score.feedback or ended.feedback
 

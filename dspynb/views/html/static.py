@@ -31,7 +31,7 @@ _LIVE = Path(__file__).parent.parent / "live"
 
 GLYPHS = {
     "passed": "✓", "done": "✓", "finished": "✓", "scored": "○", "failed": "✕", "cancelled": "⊘", "stopped": "■",
-    "exhausted": "■", "interrupted": "■", "running": "●", "pending": "●",
+    "exhausted": "■", "max_errors": "■", "interrupted": "■", "running": "●", "pending": "●",
 }  # fmt: skip
 """A symbol beside each state, so that states differ not only in colour. ``live.js`` has the same symbols."""
 

@@ -12,6 +12,7 @@ const STATE_SYMBOLS = {
   paused: "‖",
   stopped: "■",
   exhausted: "■",
+  max_errors: "■",
   interrupted: "■",
   running: "●",
   pending: "●",
