@@ -20,7 +20,7 @@ from dspynb.events import (
     SpanStarted,
 )
 
-__all__ = ["DERIVED_COLUMNS", "AttemptRow", "Milestone", "SpanRow", "role_of", "usage_of"]
+__all__ = ["DERIVED_COLUMNS", "AttemptRow", "Milestone", "SpanRow", "Unfinished", "role_of", "usage_of"]
 
 
 def usage_of(calls: Sequence[PredictorCalled]) -> Usage:
@@ -257,3 +257,11 @@ class Milestone:
     scored: CandidateScored
     usage: Usage
     metric_calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A run whose process died before the run had ended: its id, and the time of its last event in unix seconds."""
+
+    run_id: str
+    last_event_at: float

@@ -184,7 +184,6 @@ def killed(tmp_path_factory):
     return path
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason='part 8: the view of a killed run says "running"')
 @pytest.mark.parametrize("shown", [repr, lambda run: visible(run._repr_html_())], ids=["repr", "html"])
 def test_a_killed_run_opened_again_is_unfinished(killed, shown):
     run = dn.open_run(killed)
@@ -192,7 +191,6 @@ def test_a_killed_run_opened_again_is_unfinished(killed, shown):
     assert "unfinished" in shown(run)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 8: a killed run does not say how it is resumed")
 def test_a_killed_run_opened_again_says_how_to_resume_it(killed):
     run = dn.open_run(killed)
     text = visible(run._repr_html_())
@@ -201,12 +199,34 @@ def test_a_killed_run_opened_again_says_how_to_resume_it(killed):
     assert re.search(r"\bresume\b", text)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 8: the clock of a killed run counts on")
 def test_the_clock_of_a_killed_run_stands_at_its_last_event(killed, monkeypatch):
     now = dn.open_run(killed)._repr_html_()
     later = time.time() + 780
     monkeypatch.setattr(time, "time", lambda: later)
     assert dn.open_run(killed)._repr_html_() == now
+
+
+def test_a_run_that_is_alive_is_listed_and_opened_as_running(tmp_path):
+    async def main():
+        started, release = asyncio.Event(), asyncio.Event()
+
+        async def wait(request):
+            started.set()
+            await release.wait()
+            return chat(answer="red")
+
+        program = dn.Predict("question -> answer", lm=dn.FunctionLM(wait))
+        run = dn.Evaluate(dn.metrics.exact_match()).start(program, [{"question": "sky", "answer": "red"}])
+        await started.wait()
+        during = dn.runs().status.tolist(), dn.open_run(run.id).status
+        release.set()
+        await run
+        return during, (dn.runs().status.tolist(), dn.open_run(run.id).status)
+
+    with dn.context(runs_dir=str(tmp_path)):
+        during, afterwards = asyncio.run(main())
+    assert during == (["running"], "running")
+    assert afterwards == (["finished"], "finished")
 
 
 # ── seconds ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -448,7 +468,6 @@ def test_an_error_in_ipython_is_a_few_lines_with_the_users_own_and_the_message_l
     assert len(lines) <= 12
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason='part 8: dn.optimise says "Did you mean" twice')
 @pytest.mark.parametrize("name", ["optimise", "evalute", "Predct"])
 def test_a_misspelled_name_is_suggested_once(name):
     code = textwrap.dedent(f"""

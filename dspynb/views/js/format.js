@@ -13,6 +13,7 @@ const STATE_SYMBOLS = {
   stopped: "■",
   exhausted: "■",
   interrupted: "■",
+  unfinished: "■",
   running: "●",
   pending: "●",
   "stopping…": "■",

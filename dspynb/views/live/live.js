@@ -222,6 +222,7 @@ const STATE_SYMBOLS = {
   stopped: "■",
   exhausted: "■",
   interrupted: "■",
+  unfinished: "■",
   running: "●",
   pending: "●",
   "stopping…": "■",

@@ -28,7 +28,7 @@ Programs = Mapping[str, Mapping[int, Sequence[float]]]
 STYLES = {
     "finished": "green", "passed": "green", "done": "green", "failed": "red", "running": "cyan", "stopping": "yellow",
     "paused": "yellow",
-    "stopped": "yellow", "exhausted": "yellow", "interrupted": "yellow", "cancelled": "yellow",
+    "stopped": "yellow", "exhausted": "yellow", "interrupted": "yellow", "unfinished": "yellow", "cancelled": "yellow",
 }  # fmt: skip
 """State → a named colour. The terminal's theme chooses a shade that is readable on its background."""
 _MOST_ROWS = 10
