@@ -449,9 +449,6 @@ def traceback_of(cell):
     return [line for line in done.stdout.split("=====\n")[1].splitlines() if line.strip()]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="part 8: the traceback of a user's mistake is 40 lines long"
-)
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
