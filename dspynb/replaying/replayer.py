@@ -21,6 +21,7 @@ from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, sent_settings
 from dspynb.lm.recorded_call import as_recorded
 from dspynb.lm.resolve import resolve_lm
 from dspynb.modules.module import Module
+from dspynb.not_awaited import explains_await
 from dspynb.redact import redact_values
 from dspynb.replaying.recording import Divergence, Recording, answer, changed_settings, recording_of
 from dspynb.running.call_history import Calls
@@ -81,6 +82,7 @@ class Replay:
         return f"<div>{escape(self._summary())}</div>{diffs}"
 
 
+@explains_await
 async def replay(
     recorded: Trace | RunReader | str | Path,
     program: Module,

@@ -103,7 +103,7 @@ def is_being_written(path: str | Path) -> bool:
         if real_path in _locks:
             return True
     owner = _read_owner(real_path)
-    return bool(owner) and _is_alive(owner, _this_process()) is True
+    return owner is not None and _is_alive(owner, _this_process()) is True
 
 
 def _locked_guard(path: Path) -> _Guard | None:

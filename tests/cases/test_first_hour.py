@@ -410,13 +410,11 @@ def forgotten(request):
         value.close()  # so that nothing warns that it was never awaited
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 8: a forgotten await is a bare coroutine")
 @pytest.mark.parametrize("forgotten", FORGOTTEN, indirect=True)
 def test_a_coroutine_that_was_not_awaited_says_so_when_it_is_shown(forgotten):
     assert re.search(r"\bawait\b", repr(forgotten))
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 8: a forgotten await is a bare coroutine")
 @pytest.mark.parametrize("forgotten", FORGOTTEN, indirect=True)
 def test_an_attribute_of_a_coroutine_that_was_not_awaited_says_so(forgotten):
     with pytest.raises(AttributeError) as caught:
