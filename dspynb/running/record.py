@@ -31,7 +31,7 @@ from dspynb.events import (
 )
 from dspynb.running.pareto_front import ParetoFront
 from dspynb.running.record_changes import NOTHING, Changes
-from dspynb.running.record_rows import AttemptRow, Milestone, SpanRow, Unfinished, role_of, usage_of
+from dspynb.running.record_rows import AttemptRow, Milestone, SpanRow, Unfinished, candidate_name, role_of, usage_of
 from dspynb.running.streamed_calls import StreamedCalls
 
 __all__ = ["RunRecord"]
@@ -201,6 +201,11 @@ class RunRecord:
     def is_over(self) -> bool:
         """Whether the run has ended, or its process died."""
         return self.ended is not None or self.unfinished is not None
+
+    @property
+    def candidate_names(self) -> dict[str, str]:
+        """Id → the short name under which views, tables and plots show the candidate: c0 (the start), c1, …"""
+        return {candidate: candidate_name(number) for number, candidate in enumerate(self.candidates)}
 
     # ── applying events ───────────────────────────────────────────────────────────────────────────────────────────
     def apply(self, event: Event) -> Changes:

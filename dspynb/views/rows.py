@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict
 from dspynb.data import sum_tokens
 from dspynb.events import CandidateProposed, PredictorCalled, RolloutEnded
 from dspynb.running.record import RunRecord
-from dspynb.running.record_rows import AttemptRow, SpanRow
+from dspynb.running.record_rows import AttemptRow, SpanRow, candidate_name
 from dspynb.running.streamed_calls import StreamedCall
 from dspynb.running.tables.candidates import candidate_scores, demos_of, instructions_of, winner_of
 from dspynb.views.texts import Named, clip, named, number, one_line
@@ -120,6 +120,7 @@ def build_row(node: Node, record: RunRecord, *, several: bool = False) -> Row:
         case SpanRow():
             _batch_row(row, node.item, node, record)
         case CandidateProposed():
+            row["label"] = candidate_name(node.number)
             _candidate(row, node.item, record)
         case PredictorCalled():
             _call(row, node.item, node.number)

@@ -350,9 +350,6 @@ def names_in_the_view(run):
     return [unescape(name).strip() for name in re.findall(r"dspynb-label'>\s*<b>([^<]+)", run._repr_html_())]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="part 8: candidates are numbers in the view and hashes in the tables"
-)
 def test_the_table_of_candidates_has_the_names_of_the_view():
     run = optimized()
     names = names_in_the_view(run)
@@ -361,9 +358,6 @@ def test_the_table_of_candidates_has_the_names_of_the_view():
         assert name in [value for value in row if isinstance(value, str)]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="part 8: candidates are numbers in the view and hashes in the tables"
-)
 @pytest.mark.parametrize("place", ["matrix", "rollouts", "plot"])
 def test_a_candidate_has_the_name_of_the_view_wherever_it_is_named(place):
     run = optimized()
@@ -378,9 +372,6 @@ def test_a_candidate_has_the_name_of_the_view_wherever_it_is_named(place):
     assert named <= set(names)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="part 8: candidates are numbers in the view and hashes in the summary"
-)
 def test_the_summary_names_the_best_candidate_as_the_view_does():
     run = optimized()
     best = names_in_the_view(run)[-1]

@@ -219,12 +219,13 @@ def _candidates(record: RunRecord) -> Table:
     if start in scores:
         listed.append(start)
     table = _grid("candidate", "origin", "mean score")
+    names = record.candidate_names
     for candidate in listed:
         interval = mean_interval(list(scores[candidate].values()))
         origin = record.candidates[candidate].origin
         table.add_row(
             _star_cell(candidate == winner),
-            _cell(one_line(candidate, 40)),
+            _cell(names[candidate]),
             _cell(one_line(origin)),
             _cell(str(interval)),
         )
