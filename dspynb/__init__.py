@@ -160,7 +160,9 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         from dspynb.errors import nearest
 
-        raise AttributeError(f"module 'dspynb' has no attribute {name!r}.{nearest(name, _HOME_OF)}")
+        # With a name, Python adds a suggestion of its own, from the attributes of ``obj``; None has no similar ones.
+        message = f"module 'dspynb' has no attribute {name!r}.{nearest(name, _HOME_OF)}"
+        raise AttributeError(message, name=name, obj=None)
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value

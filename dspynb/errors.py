@@ -70,6 +70,8 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, ClassVar
 
+from dspynb.notebook_traceback import notebook_traceback, shorten_groups
+
 __all__ = [
     "AdvisorFailedWarning",
     "AllAttemptsFailed",
@@ -170,6 +172,10 @@ class DspynbError(Exception):
     ...     print(type(error).__name__, error.field, error.raw)
     ParseError answer nonsense
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """The traceback that IPython shows: short, with the user's own lines. ``%tb Verbose`` shows the full one."""
+        return notebook_traceback(self)
 
 
 class ConfigurationError(DspynbError, ValueError):
@@ -550,6 +556,7 @@ class AttemptsFailed(DspynbError, ExceptionGroup[Exception]):
 
     def __init__(self, message: str, errors: Sequence[Exception]) -> None:
         super().__init__(message, errors)
+        shorten_groups(AttemptsFailed)
 
     def derive(self, errors: Sequence[Any], /) -> AttemptsFailed:  # type: ignore[override]  # stays an AttemptsFailed
         return type(self)(self.message, errors)
@@ -696,6 +703,9 @@ class Halted(DspynbError):
     def __init__(self, message: str, run: object = None) -> None:
         super().__init__(message)
         self.run: Any = run
+
+    def _render_traceback_(self) -> list[str]:
+        return notebook_traceback(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.args

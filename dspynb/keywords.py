@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from dspynb.errors import ConfigurationError, nearest, shorten
 from dspynb.name_advice import unknown_name_problems
+from dspynb.not_awaited import explains_await
 from dspynb.options import Absent, NotRecorded, Recorded, is_checked, literals, metadata, requirement, type_text
 
 __all__ = [
@@ -380,7 +381,7 @@ def _wrap(fn: Callable[..., Any], check_arguments: Callable[..., tuple[Any, ...]
         async def awaited(*args: Any, **keywords: Any) -> Any:
             return await fn(*check_arguments(args, keywords), **keywords)
 
-        return awaited
+        return explains_await(awaited)
 
     @wraps(fn)
     def called(*args: Any, **keywords: Any) -> Any:

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import inspect
 import pickle
+import sys
 
 import pytest
 
@@ -151,8 +152,9 @@ def test_an_unknown_name_that_is_near_to_nothing_suggests_nothing():
 
 
 def test_a_coroutine_function_stays_one():
-    assert inspect.iscoroutinefunction(dn.Optimizer.compile)
-    assert inspect.iscoroutinefunction(dn.Evaluate.__call__)
+    is_async = asyncio.iscoroutinefunction if sys.version_info < (3, 12) else inspect.iscoroutinefunction
+    assert is_async(dn.Optimizer.compile)
+    assert is_async(dn.Evaluate.__call__)
 
 
 @pytest.mark.parametrize("name", ["system", "system_prompt", "streaming", "proxies", "kwargs", "model_kwargs"])

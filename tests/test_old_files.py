@@ -108,7 +108,7 @@ def test_a_run_file_has_the_same_facts_as_when_it_was_written(version, name):
 def test_a_run_file_can_be_shown_as_text_html_a_page_and_a_trace(version, name, tmp_path):
     run = dn.open_run(folder_of(version) / "runs" / f"{name}.jsonl")
     expected = FACTS[version][name]
-    status = "running" if expected["status"] == "unfinished" else expected["status"]
+    status = expected["status"]
     assert f": {status}, " in repr(run)
     html = run._repr_html_()
     assert f"dspynb-{status}" in html.partition("<script")[0].rpartition("</style>")[2]

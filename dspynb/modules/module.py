@@ -20,6 +20,7 @@ from dspynb.modules.compose import accepted_values, apply_function, check_fit
 from dspynb.modules.copying import copy_instance
 from dspynb.modules.discovery import advisor_uids, calls_inside, hinted_paths, named_predictors, resolve_path
 from dspynb.modules.forward import as_prediction, check_forward, checked_awaitable, recorded_outputs, with_outputs
+from dspynb.not_awaited import explains_await
 from dspynb.options import Concurrency
 from dspynb.redact import error_text, redact_values
 from dspynb.running.aio.sync import run_sync
@@ -78,6 +79,7 @@ class Module:
             """Compute the outputs. Every program defines its own ``forward``."""
             raise NotImplementedError(f"{type(self).__name__} has no `async def forward`")
 
+    @explains_await
     async def __call__(self, *args: Any, **inputs: Any) -> Prediction:
         """Run the program. The outermost call is a run; calls inside it become part of that run."""
         _refuse_positional(self, args)

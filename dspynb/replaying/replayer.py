@@ -22,6 +22,7 @@ from dspynb.lm.recorded_call import as_recorded
 from dspynb.lm.resolve import resolve_lm
 from dspynb.modules.function_program import checked_program
 from dspynb.modules.module import Module
+from dspynb.not_awaited import explains_await
 from dspynb.redact import redact_values
 from dspynb.replaying.recording import Divergence, Recording, answer, changed_settings, recording_of
 from dspynb.running.call_history import Calls
@@ -82,6 +83,7 @@ class Replay:
         return f"<div>{escape(self._summary())}</div>{diffs}"
 
 
+@explains_await
 async def replay(
     recorded: Trace | RunReader | str | Path,
     program: Module,

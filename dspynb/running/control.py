@@ -277,17 +277,18 @@ class Steerable(RunReader):
         self._submit("propose", {"instructions": instructions, "parent": parent_id})
 
     def drop(self, candidate: str | int) -> None:
-        """Exclude a candidate (its id or number) from parents and winners, from the next step on. A pinned candidate is
-        also unpinned. Raises SteeringError for candidate 0, the start; otherwise as ``propose`` does."""
+        """Exclude a candidate (its id, such as ``c1``, or number) from parents and winners, from the next step on. A
+        pinned candidate is also unpinned. Raises SteeringError for c0, the start; otherwise as ``propose`` does."""
         self._require("drop")
         candidate_id = self._candidate_id(candidate)
         if candidate_id == next(iter(self.record.candidates), None):
-            raise SteeringError("the start, candidate 0, cannot be dropped: other candidates are compared with it")
+            raise SteeringError("the start, candidate c0, cannot be dropped: other candidates are compared with it")
         self._submit("drop", {"candidate": candidate_id})
 
     def pin(self, candidate: str | int) -> None:
-        """Make the run return a candidate (its id or number) whatever the scores. The candidate is evaluated on all
-        validation rows, within the budget. One that was dropped is restored. Raises as ``propose`` does."""
+        """Make the run return a candidate (its id, such as ``c1``, or number) whatever the scores. The candidate is
+        evaluated on all validation rows, within the budget. One that was dropped is restored. Raises as ``propose``
+        does."""
         self._require("pin")
         self._submit("pin", {"candidate": self._candidate_id(candidate)})
 
@@ -297,13 +298,16 @@ class Steerable(RunReader):
         self._submit("unpin", {})
 
     def _candidate_id(self, candidate: object) -> str:
-        """The id of a candidate, from its id or number. Raises InputError."""
-        ids = list(self.record.candidates)
-        if isinstance(candidate, str) and candidate in ids:
+        """The id of a candidate in the record, from its name (c1) or number. Raises InputError."""
+        names = self.record.candidate_names
+        ids = list(names)
+        if isinstance(candidate, str) and candidate in names:
             return candidate
+        if isinstance(candidate, str) and candidate in names.values():
+            return ids[list(names.values()).index(candidate)]
         if _is_integer(candidate) and 0 <= candidate < len(ids):
             return ids[candidate]
-        choices = f"numbers 0 to {len(ids) - 1}, or their ids" if ids else "none yet"
+        choices = f"c0 to {names[ids[-1]]}" if ids else "none yet"
         raise InputError(f"the run has no candidate {candidate!r}; there are {choices} (see run.candidates)")
 
     # ── pausing ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -38,7 +38,7 @@ from dspynb.errors import RunInUse
 from dspynb.json_checks import is_count
 from dspynb.processes import after_fork_in_child
 
-__all__ = ["RunLock", "lock_run"]
+__all__ = ["RunLock", "is_being_written", "lock_run"]
 
 _log = logging.getLogger("dspynb")
 _GUARD = ".dspynb-lock"
@@ -93,6 +93,17 @@ def lock_run(path: str | Path) -> RunLock:
         lock = RunLock(real_path, guard, owner)
         _locks[real_path] = lock
         return lock
+
+
+def is_being_written(path: str | Path) -> bool:
+    """Whether a live process of this machine writes the run file. False where its process is on another machine, since
+    nobody can know there whether it is alive."""
+    real_path = Path(os.path.realpath(path))
+    with _mutex:
+        if real_path in _locks:
+            return True
+    owner = _read_owner(real_path)
+    return owner is not None and _is_alive(owner, _this_process()) is True
 
 
 def _locked_guard(path: Path) -> _Guard | None:

@@ -92,11 +92,7 @@ class RunReader:
         """``pending``, ``running``, ``finished``, ``stopped``, ``exhausted`` (the budget is spent), ``max_errors``
         (an evaluation had more errors than that setting allows), ``interrupted``,
         ``cancelled``, ``failed``, or ``unfinished`` (the process died)."""
-        status = self.record.status
-        is_reopened = type(self) is RunReader and not self._search
-        if status == "running" and is_reopened:
-            return "unfinished"
-        return status
+        return self.record.status
 
     @property
     def attempts(self) -> pd.DataFrame:

@@ -31,7 +31,7 @@ from dspynb.events import (
 )
 from dspynb.running.pareto_front import ParetoFront
 from dspynb.running.record_changes import NOTHING, Changes
-from dspynb.running.record_rows import AttemptRow, Milestone, SpanRow, role_of, usage_of
+from dspynb.running.record_rows import AttemptRow, Milestone, SpanRow, Unfinished, candidate_name, role_of, usage_of
 from dspynb.running.streamed_calls import StreamedCalls
 
 __all__ = ["RunRecord"]
@@ -112,6 +112,7 @@ class RunRecord:
         "spans",
         "started",
         "steered",
+        "unfinished",
         "winner",
     )  # every plain call creates a record, and slots halve the time of that
 
@@ -120,6 +121,7 @@ class RunRecord:
         self.lock = threading.RLock() if lock is None else lock
         self.started: RunStarted | None = None
         self.ended: RunEnded | None = None
+        self.unfinished: Unfinished | None = None  # where the process died before the run had ended
         self.began = 0.0  # when the run began, not when it was resumed; unix seconds
         self.attempts: dict[int, AttemptRow] = {}
         self.spans: dict[int, SpanRow] = {}
@@ -186,12 +188,24 @@ class RunRecord:
 
     @property
     def status(self) -> str:
-        """``pending``, ``running``, or the status with which the run ended."""
+        """``pending``, ``running``, the status with which the run ended, or ``unfinished`` (the process died)."""
         if self.ended is not None:
             return self.ended.status
+        if self.unfinished is not None:
+            return "unfinished"
         if self.started is not None:
             return "running"
         return "pending"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended, or its process died."""
+        return self.ended is not None or self.unfinished is not None
+
+    @property
+    def candidate_names(self) -> dict[str, str]:
+        """Id → the short name under which views, tables and plots show the candidate: c0 (the start), c1, …"""
+        return {candidate: candidate_name(number) for number, candidate in enumerate(self.candidates)}
 
     # ── applying events ───────────────────────────────────────────────────────────────────────────────────────────
     def apply(self, event: Event) -> Changes:

@@ -20,7 +20,16 @@ from dspynb.events import (
     SpanStarted,
 )
 
-__all__ = ["DERIVED_COLUMNS", "AttemptRow", "Milestone", "SpanRow", "role_of", "usage_of"]
+__all__ = [
+    "DERIVED_COLUMNS",
+    "AttemptRow",
+    "Milestone",
+    "SpanRow",
+    "Unfinished",
+    "candidate_name",
+    "role_of",
+    "usage_of",
+]
 
 
 def usage_of(calls: Sequence[PredictorCalled]) -> Usage:
@@ -36,6 +45,11 @@ def role_of(call: PredictorCalled) -> str:
     """What a call was for: task, proposal, judge, advisor, teacher, or repair for one that repairs the reply of another
     call; empty for calls in files of earlier versions, which do not say."""
     return "repair" if call.repair else call.role
+
+
+def candidate_name(number: int) -> str:
+    """The name of the candidate with this number, counted from 0, in the order of the proposals."""
+    return f"c{number}"
 
 
 @dataclass(slots=True)
@@ -257,3 +271,11 @@ class Milestone:
     scored: CandidateScored
     usage: Usage
     metric_calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A run whose process died before the run had ended: its id, and the time of its last event in unix seconds."""
+
+    run_id: str
+    last_event_at: float

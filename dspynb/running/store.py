@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dspynb.errors import DamagedFileWarning, JournalError
+from dspynb.events import Event, RunEnded, RunStarted
 from dspynb.running.journal import flush_journals
 from dspynb.running.journal_reader import load_journal, read_ends
+from dspynb.running.locks import is_being_written
 from dspynb.running.reader import RunReader
+from dspynb.running.record import RunRecord
+from dspynb.running.record_rows import Unfinished
 from dspynb.running.tables.frames import encodable
 from dspynb.scope.settings import setting
 
@@ -62,7 +67,21 @@ def open_run(which: str | Path) -> RunReader:
     if damage:
         warnings.warn(f"{path}: {damage}; left out", DamagedFileWarning, stacklevel=2)
     run_id = str(journal.header.get("id", path.stem))
-    return RunReader(run_id, journal.events, path=str(path), damaged=journal.damaged)
+    run = RunReader(run_id, journal.events, path=str(path), damaged=journal.damaged)
+    if not _has_ended(journal.events) and not is_being_written(path):
+        _mark_unfinished(run.record, run_id)
+    return run
+
+
+def _has_ended(events: Sequence[Event]) -> bool:
+    """Whether the run has ended since it was started or resumed last."""
+    last = next((event for event in reversed(events) if isinstance(event, RunStarted | RunEnded)), None)
+    return isinstance(last, RunEnded)
+
+
+def _mark_unfinished(record: RunRecord, run_id: str) -> None:
+    if record.started is not None:
+        record.unfinished = Unfinished(run_id, max(event.at for event in record.events))
 
 
 def runs() -> pd.DataFrame:
@@ -103,7 +122,7 @@ def _summary(path: Path) -> dict[str, object]:
         summary["kind"] = encodable(started.kind)
         summary["name"] = encodable(started.name)
         summary["started"] = started.at
-        summary["status"] = "unfinished"
+        summary["status"] = "running" if not ended and is_being_written(path) else "unfinished"
     if ended:
         summary["status"] = ended.status
     return summary

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from dspynb.data import tokens_text
 from dspynb.running.record import RunRecord
+from dspynb.running.record_rows import Unfinished
 from dspynb.running.tables.candidates import summary_of
 from dspynb.running.tables.costs import usd_text
 from dspynb.views.counts import Counts
@@ -62,7 +63,7 @@ def build_header(record: RunRecord, mode: Mode, counts: Counts, searches: int) -
         name = clip(record.started.name, 200)
         kind = record.started.kind
     summary = ""
-    if mode == "candidates" and record.ended:
+    if mode == "candidates" and record.is_over:
         summary = clip(summary_of(record), 1000)
     done, total = _done(record, mode, counts, searches)
     return {
@@ -102,7 +103,7 @@ def _progress(record: RunRecord, mode: Mode, counts: Counts, searches: int, tota
         case "rows":
             return _progress_of_rows(counts, total)
         case "calls":
-            return "" if record.ended else "calling"
+            return "" if record.is_over else "calling"
         case "candidates":
             return _progress_of_candidates(record, counts)
         case "attempts":
@@ -127,7 +128,7 @@ def _progress_of_attempts(record: RunRecord, counts: Counts, searches: int, tota
     if searches > 1:
         return f"{counted(attempts, 'attempt')} in {searches:,} searches"
     of_total = "" if total is None else f" of {total}"
-    if record.ended is None:
+    if not record.is_over:
         return f"attempt {attempts}{of_total}"
     plural_of = attempts if total is None else total
     return f"{attempts}{of_total} {'attempt' if plural_of == 1 else 'attempts'}"
@@ -158,4 +159,20 @@ def _notes(record: RunRecord) -> list[str]:
         notes.append("a reward that returns dn.Score(value, feedback=...) needs no advisor")
     if record.ended and record.ended.error:
         notes.append(clip(record.ended.error))
+    if record.unfinished is not None:
+        notes.append(_how_to_resume(record.unfinished, record.started.kind if record.started else ""))
     return notes
+
+
+_RESUMED_BY = {"evaluate": "Evaluate(…).resume({run!r}, program, rows)"}
+_NOT_RESUMED = ("batch", "refine", "best_of_n", "call", "compare", "grid")
+
+
+def _how_to_resume(unfinished: Unfinished, kind: str) -> str:
+    """A note for a run whose process died: its id, and the call that resumes it."""
+    run = unfinished.run_id
+    note = f"run {run} is unfinished: its process ended before it"
+    if kind in _NOT_RESUMED:
+        return f"{note}. A run of this kind cannot be resumed; what it has is in its tables"
+    call = _RESUMED_BY.get(kind, "optimizer.resume({run!r}, program, train, val)").format(run=run)
+    return f"{note}. To resume it: await {call}"

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict
 from dspynb.data import sum_tokens
 from dspynb.events import CandidateProposed, PredictorCalled, RolloutEnded
 from dspynb.running.record import RunRecord
-from dspynb.running.record_rows import AttemptRow, SpanRow
+from dspynb.running.record_rows import AttemptRow, SpanRow, candidate_name
 from dspynb.running.streamed_calls import StreamedCall
 from dspynb.running.tables.candidates import candidate_scores, demos_of, instructions_of, winner_of
 from dspynb.views.texts import Named, clip, named, number, one_line
@@ -120,6 +120,7 @@ def build_row(node: Node, record: RunRecord, *, several: bool = False) -> Row:
         case SpanRow():
             _batch_row(row, node.item, node, record)
         case CandidateProposed():
+            row["label"] = candidate_name(node.number)
             _candidate(row, node.item, record)
         case PredictorCalled():
             _call(row, node.item, node.number)
@@ -133,7 +134,7 @@ def state_and_score(node: Node, record: RunRecord) -> tuple[str, float | None]:
     """The state and score of a row, which a header counts. Much faster than building the whole row."""
     match node.item:
         case AttemptRow():
-            return node.item.state, node.item.score
+            return _state_of_attempt(node.item, record), node.item.score
         case SpanRow():
             return state_and_score_of_row(node.item, record)
         case CandidateProposed():
@@ -192,13 +193,19 @@ def _finite(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
+def _state_of_attempt(attempt: AttemptRow, record: RunRecord) -> str:
+    if attempt.end is None and record.is_over:
+        return "cancelled"
+    return attempt.state
+
+
 # ── rows of a batch ───────────────────────────────────────────────────────────────────────────────────────────────────
 def state_and_score_of_row(span: SpanRow, record: RunRecord) -> tuple[str, float | None]:
     """The state and score of a row of a batch. Without a score of a metric, the score of its chosen attempt counts."""
     score = span.score
     if score is None and span.chosen is not None:
         score = span.chosen.score
-    if span.error == _HALTED or (record.ended is not None and not span.done):
+    if span.error == _HALTED or (record.is_over and not span.done):
         return "cancelled", score
     if span.error:
         return "failed", score
@@ -230,7 +237,7 @@ def _attempt(row: Row, attempt: AttemptRow, node: Node, record: RunRecord, sever
         row["order"] = [search, attempt.attempt]
         if several:
             row["label"] = f"{search + 1}.{attempt.attempt}"
-    row["state"] = attempt.state
+    row["state"] = _state_of_attempt(attempt, record)
     row["best"] = attempt.best
     row["by"] = attempt.hint_by
     if isinstance(attempt.hint, Mapping):
@@ -293,9 +300,9 @@ def _state_of_candidate(candidate: CandidateProposed, record: RunRecord, scored_
     if scored_rows == _validation_rows(record):
         return "done"
     has_training_rollouts = bool(record.rollouts_by_candidate.get((candidate.id, "train")))
-    if record.ended is not None and not scored_rows and not has_training_rollouts:
+    if record.is_over and not scored_rows and not has_training_rollouts:
         return "cancelled"
-    if record.ended is not None or (has_training_rollouts and not scored_rows):
+    if record.is_over or (has_training_rollouts and not scored_rows):
         return "scored"
     return "running"
 

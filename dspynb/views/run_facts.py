@@ -31,10 +31,16 @@ def total_of_rows(record: RunRecord) -> int | None:
 
 
 def elapsed_seconds(record: RunRecord) -> float | None:
-    """Seconds since the run was started or resumed, until its end; None before the start."""
+    """Seconds since the run was started or resumed, until its end or, where the process died, its last event; None
+    before the start."""
     if record.started is None:
         return None
-    end = record.ended.at if record.ended else time.time()
+    if record.ended is not None:
+        end = record.ended.at
+    elif record.unfinished is not None:
+        end = record.unfinished.last_event_at
+    else:
+        end = time.time()
     return max(0.0, end - record.started.at)
 
 

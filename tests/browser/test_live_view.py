@@ -164,7 +164,7 @@ def test_an_optimizer_shows_its_candidates_and_their_lineage(notebook, shot):
     opened.page.get_by_role("button", name="lineage").click()
     point = opened.page.locator(".dspynb-lineage .dspynb-point").nth(1)
     point.click()
-    assert opened.page.locator(".dspynb-detail .dspynb-title").inner_text() == "candidate 1"
+    assert opened.page.locator(".dspynb-detail .dspynb-title").inner_text() == "candidate c1"
     assert "1 words" in opened.page.locator(".dspynb-detail ins").first.inner_text()
     shot(opened, "candidates-light")
     assert opened.errors == []

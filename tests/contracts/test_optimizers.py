@@ -278,10 +278,12 @@ def test_candidates_scores_history_and_proposals_are_tables(kind):
     flush_journals()
     for source in (done, dn.open_run(done.path)):
         candidates, matrix, history = source.candidates, source.matrix, source.history
-        assert candidates.id.tolist() == [e.id for e in events(done, CandidateProposed)]
+        assert list(done.record.candidate_names) == [e.id for e in events(done, CandidateProposed)]
+        assert candidates.id.tolist() == [f"c{number}" for number in range(len(candidates))]
         assert candidates.best.sum() == 1
         winner = candidates[candidates.best].iloc[0]
-        assert winner.id == [e for e in events(done, CandidateScored) if e.split == "val"][-1].best
+        names = done.record.candidate_names
+        assert winner.id == names[[e for e in events(done, CandidateScored) if e.split == "val"][-1].best]
         assert winner.score == pytest.approx(matrix.loc[winner.id].mean())
         assert winner.low <= winner.score <= winner.high
         assert list(matrix.columns) == list(range(len(VAL)))
@@ -289,7 +291,7 @@ def test_candidates_scores_history_and_proposals_are_tables(kind):
         for number, row in enumerate(history.itertuples()):
             event = events(done, CandidateScored)[number]
             assert (row.candidate, row.split, row.score, row.full) == (
-                event.candidate,
+                names[event.candidate],
                 event.split,
                 event.score,
                 event.full,
@@ -675,7 +677,8 @@ def test_a_persons_candidate_that_is_better_wins(kind):
     assert results[0] == results[1] == results[2]
     (event,) = done.record.steered
     assert (event.action, event.by, event.step) == ("propose", "person", row.step)
-    assert event.values == {"instructions": {"self": GOLDEN}, "parent": row.parents[0], "candidate": row.id}
+    start, person = (id_of(done, name) for name in (row.parents[0], row.id))
+    assert event.values == {"instructions": {"self": GOLDEN}, "parent": start, "candidate": person}
 
 
 @every
@@ -700,6 +703,11 @@ def test_a_search_continues_from_a_persons_candidate(kind):
         assert any(GOLDEN in str(e.messages) and "Score" in str(e.messages) for e in calls)
 
 
+def id_of(done, name):
+    """The id in the events of the candidate that tables call ``name``."""
+    return {shown: candidate for candidate, shown in done.record.candidate_names.items()}[name]
+
+
 def dropping(which):
     """Drop a candidate as soon as it is proposed."""
 
@@ -712,15 +720,15 @@ def dropping(which):
 @every
 def test_a_candidate_that_was_dropped_is_neither_winner_nor_parent(kind):
     plain_run = run(optimized(kind, World(), seed=2))
-    start = plain_run.candidates.id[0]
-    winner = plain_run.candidates[plain_run.candidates.best].id.item()
-    if winner == start:  # drop another one
-        winner = plain_run.candidates.id[1]
+    ids = list(plain_run.record.candidates)
+    winner = ids[plain_run.candidates.best.tolist().index(True)]
+    if winner == ids[0]:  # drop another one
+        winner = ids[1]
     results = []
     for latency in (None, 3):
         done = run(steered(kind, World(latency), dropping(winner), seed=2))
         results.append(outcome(done))
-        assert done.candidates[done.candidates.best].id.item() != winner
+        assert id_of(done, done.candidates[done.candidates.best].id.item()) != winner
         (dropped,) = done.record.steered
         after = [e for e in done.record.events[done.record.events.index(dropped) :] if isinstance(e, CandidateProposed)]
         assert all(winner not in e.parents for e in after)
@@ -740,9 +748,9 @@ def test_a_candidate_that_was_pinned_is_what_the_run_returns(kind):
         results.append(outcome(done))
         pinned = next(e for e in done.record.steered if e.action == "pin").values["candidate"]
         row = done.candidates[done.candidates.best].iloc[0]
-        assert (row.id, row.full) == (pinned, True)
+        assert (id_of(done, row.id), row.full) == (pinned, True)
         tested = [e.candidate for e in events(done, CandidateScored) if e.split == "test"]
-        assert tested == [done.candidates.id[0], pinned]
+        assert tested == [next(iter(done.record.candidates)), pinned]
     assert results[0] == results[1]
 
 

@@ -90,7 +90,7 @@ def test_candidates_are_judged_by_their_first_attempt_only_also_on_test_rows():
     done = run(distilled(refined(saying("blue"), wants("blue")), test=rows(30, 33)))
     rollouts = events(done, RolloutEnded)
     assert {(e.split, e.attempts) for e in rollouts} == {("train", 2), ("val", 1), ("test", 1)}
-    start = done.candidates.id[0]
+    start = next(iter(done.record.candidates))
     assert {e.score for e in rollouts if (e.candidate, e.split) == (start, "val")} == {0}
     assert {call.hint for call in events(done, PredictorCalled)} == {None, "say blue"}
     assert sum(call.hint is not None for call in events(done, PredictorCalled)) == len(TRAIN)
@@ -406,11 +406,10 @@ def test_a_judge_may_retry_where_the_program_may_not_and_its_hints_are_left_out(
 def test_samples_of_a_best_of_n_inside_stay_as_many():
     inner = dn.BestOfN(dn.Predict(Caption, lm=saying("blue")), wants("blue"), n=2, temperature=None)
     done = run(distilled(dn.Refine(inner, wants("blue"), n=2, hints="feedback", temperature=None)))
-    start, hinted = ({e.attempts for e in events(done, RolloutEnded) if e.candidate == c} for c in done.candidates.id)
-    assert start == {
-        3,
-        5,
-    }  # two samples and their attempt; on training rows one more attempt and sample
+    start, hinted = (
+        {e.attempts for e in events(done, RolloutEnded) if e.candidate == c} for c in done.record.candidates
+    )
+    assert start == {3, 5}  # two samples and their attempt; on training rows one more attempt and sample
     assert hinted == {2}
     assert instruction(done) == f"{OWN}\n\nHint: say blue"
 

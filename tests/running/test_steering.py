@@ -604,9 +604,9 @@ def test_invalid_proposals_are_refused_with_a_clear_error():
             with pytest.raises(error, match=words):
                 request()
         await until(lambda: len(run.record.candidates) > 1)
-        with pytest.raises(SteeringError, match="the start, candidate 0, cannot be dropped"):
+        with pytest.raises(SteeringError, match="the start, candidate c0, cannot be dropped"):
             run.drop(run.candidates.id[0])
-        with pytest.raises(InputError, match="there are numbers 0 to"):
+        with pytest.raises(InputError, match="there are c0 to c"):
             run.pin(99)
         await run
         evaluating = dn.Evaluate(never).start(dn.Predict(Caption, lm=Model().lm), SUBJECTS)

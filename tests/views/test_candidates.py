@@ -30,7 +30,7 @@ def test_candidates_are_rows_with_score_change_and_instruction():
     header, rows = ViewModel(optimized().record).snapshot()
     assert header["mode"] == "candidates"
     assert header["progress"] == "3 candidates, 12 rollouts"
-    assert [row["label"] for row in rows] == ["0", "1", "2"]
+    assert [row["label"] for row in rows] == ["c0", "c1", "c2"]
     assert [row["state"] for row in rows] == ["done"] * 3
     assert [row["score"] for row in rows] == [0.5, 0.5, 0.5]
     assert [row["best"] for row in rows] == [True, False, False]  # the start wins ties

@@ -14,7 +14,7 @@ from dspynb.running.record import RunRecord
 from dspynb.running.tables.costs import usd_text
 from dspynb.running.tables.diffs import diff_words
 from dspynb.running.tables.estimates import estimates_in, with_estimates
-from dspynb.running.tables.frames import encodable, with_costs
+from dspynb.running.tables.frames import with_costs
 from dspynb.running.tables.hints import hints_text
 from dspynb.running.tables.scores import failure_score
 from dspynb.running.tables.statistics import PairedDifference, mean_interval, paired_difference
@@ -51,24 +51,35 @@ _HISTORY = (
 def candidates_frame(record: RunRecord) -> pd.DataFrame:
     """The candidates of an optimizer's run, one row each, in the order in which they were proposed.
 
-    Columns: id, parents, origin, step; score (mean over the validation rows on which the candidate was evaluated) with
-    its 95 % interval low and high; n (the number of those rows); full (whether they are all validation rows); best;
-    instructions and diff (path → text; diff marks the words that differ from the parent's as [-…-] and {+…+}); demos
-    (path → number of demos); and what its rollouts cost: calls, tokens, usd, and estimated if any tokens are.
+    Columns: id (c0 for the start, c1, …), parents, origin, step; score (mean over the validation rows on which the
+    candidate was evaluated) with its 95 % interval low and high; n (the number of those rows); full (whether they are
+    all validation rows); best; instructions and diff (path → text; diff marks the words that differ from the parent's
+    as [-…-] and {+…+}); demos (path → number of demos); and what its rollouts cost: calls, tokens, usd, and estimated
+    if any tokens are.
     """
     import pandas as pd
 
     scores = scores_of(record)
     costs = _costs(record)
     best = winner_of(record)
+    names = record.candidate_names
     rows = []
     for candidate in record.candidates.values():
         row_scores = scores.get(candidate.id, {})
         cost = costs.get(candidate.id, Usage())
-        rows.append(_row(candidate, record, row_scores, cost, best))
+        rows.append({**_identity(candidate, names), **_row(candidate, record, row_scores, cost, best)})
     frame = pd.DataFrame(rows, columns=list(_COLUMNS), dtype=object)
     numbers = {"step": int, "score": float, "low": float, "high": float, "n": int, "full": bool, "best": bool}
     return with_estimates(with_costs(frame.astype({**numbers, "calls": int})), _estimates(record))
+
+
+def _identity(candidate: CandidateProposed, names: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "id": names[candidate.id],
+        "parents": [names.get(parent, parent) for parent in candidate.parents],
+        "origin": candidate.origin,
+        "step": candidate.step,
+    }
 
 
 def _row(
@@ -82,10 +93,6 @@ def _row(
         high = interval.high
     instructions = instructions_of(candidate, record)
     return {
-        "id": candidate.id,
-        "parents": list(candidate.parents),
-        "origin": candidate.origin,
-        "step": candidate.step,
         "score": mean,
         "low": low,
         "high": high,
@@ -150,7 +157,8 @@ def matrix_frame(record: RunRecord, split: str = "val") -> pd.DataFrame:
     for line, candidate in zip(cells, candidates, strict=True):
         rows = {row: score for row, score in scores[candidate].items() if row < len(line)}
         line[list(rows)] = list(rows.values())
-    return pd.DataFrame(cells, index=pd.Index(list(map(encodable, candidates)), name="candidate"))
+    names = record.candidate_names
+    return pd.DataFrame(cells, index=pd.Index([names[candidate] for candidate in candidates], name="candidate"))
 
 
 def history_frame(record: RunRecord) -> pd.DataFrame:
@@ -159,6 +167,7 @@ def history_frame(record: RunRecord) -> pd.DataFrame:
     import pandas as pd
 
     best_scores: dict[str | None, float] = {}
+    names = record.candidate_names
     rows = []
     for milestone in record.milestones:
         scored = milestone.scored
@@ -168,11 +177,11 @@ def history_frame(record: RunRecord) -> pd.DataFrame:
         rows.append(
             {
                 "step": scored.step,
-                "candidate": scored.candidate,
+                "candidate": names.get(scored.candidate, scored.candidate),
                 "split": scored.split,
                 "score": scored.score,
                 "full": scored.full,
-                "best": scored.best,
+                "best": None if scored.best is None else names.get(scored.best, scored.best),
                 "best_score": best_scores.get(scored.best),
                 "calls": usage.calls,
                 "metric_calls": milestone.metric_calls,
@@ -220,6 +229,11 @@ def _size(record: RunRecord) -> str:
     return f"{len(record.candidates):,} candidates ({rollouts})"
 
 
+def _named(record: RunRecord, candidate: str) -> str:
+    """The name of a candidate, and in brackets its origin."""
+    return f"{record.candidate_names[candidate]} ({record.candidates[candidate].origin})"
+
+
 def _start_won(record: RunRecord, start: str) -> list[str]:
     pinned = _pinned(record)
     ahead = _ahead(record, start)
@@ -227,8 +241,7 @@ def _start_won(record: RunRecord, start: str) -> list[str]:
     if pinned == start:
         result = f"The program stays as it is. There were {_size(record)}."
     elif ahead:
-        origin = record.candidates[ahead].origin
-        result = f"The program stays as it is. Of {_size(record)} {ahead} ({origin}) scored highest."
+        result = f"The program stays as it is. Of {_size(record)} {_named(record, ahead)} scored highest."
         validation = f"{_difference(record, start, ahead, 'val')} That is not enough to prefer it."
     else:
         result = f"None of {_size(record)} was better than the program as it is."
@@ -237,9 +250,8 @@ def _start_won(record: RunRecord, start: str) -> list[str]:
 
 
 def _start_was_beaten(record: RunRecord, start: str, best: str) -> list[str]:
-    origin = record.candidates[best].origin
     sentences = [
-        f"{_so_far(record)}The best of {_size(record)} is {best} ({origin}).",
+        f"{_so_far(record)}The best of {_size(record)} is {_named(record, best)}.",
         _comparison_with_start(record, start, best, "val"),
         _comparison_with_start(record, start, best, "test"),
     ]
@@ -278,7 +290,7 @@ def _validation_failures(record: RunRecord, candidate: str) -> str:
     if not failed:
         return ""
     return (
-        f"{candidate} ({record.candidates[candidate].origin}) failed on {failed} of {len(rollouts)} validation rows "
+        f"{_named(record, candidate)} failed on {failed} of {len(rollouts)} validation rows "
         f"(counted as {failure_score(record):g}; see error in run.rollouts)."
     )
 

@@ -190,7 +190,8 @@ def rollouts_of(record: RunRecord) -> pd.DataFrame:
     if any(programs):
         first_columns["program"] = programs
     if any(rollout.candidate is not None for rollout in rollouts):
-        first_columns["candidate"] = [rollout.candidate for rollout in rollouts]
+        names = record.candidate_names
+        first_columns["candidate"] = [names.get(rollout.candidate or "", rollout.candidate) for rollout in rollouts]
         first_columns["split"] = [rollout.split for rollout in rollouts]
     frame = rollouts_frame(rollouts, inputs, first_columns=first_columns)
     return with_estimates(frame, estimates_in(record, [rollout.span for rollout in rollouts]))

@@ -31,7 +31,7 @@ _LIVE = Path(__file__).parent.parent / "live"
 
 GLYPHS = {
     "passed": "✓", "done": "✓", "finished": "✓", "scored": "○", "failed": "✕", "cancelled": "⊘", "stopped": "■",
-    "exhausted": "■", "max_errors": "■", "interrupted": "■", "running": "●", "pending": "●",
+    "exhausted": "■", "max_errors": "■", "interrupted": "■", "unfinished": "■", "running": "●", "pending": "●",
 }  # fmt: skip
 """A symbol beside each state, so that states differ not only in colour. ``live.js`` has the same symbols."""
 
@@ -200,7 +200,7 @@ def _plain_view(header: Header, rows: list[Row], record: RunRecord) -> str:
 
 def _header(header: Header, record: RunRecord) -> str:
     facts = [header["progress"], header["result"], *header["facts"]]
-    if record.ended and header["elapsed"] is not None:
+    if record.is_over and header["elapsed"] is not None:
         facts.append(f"{header['elapsed']:.1f} s")
     joined_facts = " · ".join(escape(fact) for fact in facts if fact)
     state = header["state"]

@@ -22,7 +22,7 @@ export function candidateButtons(store, row, onEdit) {
   /** @type {(action: Steer["action"], value?: string) => () => void} */
   const send = (action, value) => () => store.send({ type: "steer", action, value });
   const buttons = [];
-  if (header.steerable.includes("drop") && row.mark !== "dropped" && row.label !== "0") {
+  if (header.steerable.includes("drop") && row.mark !== "dropped" && row.label !== "c0") {
     const drop = button("Drop", "dspynb-drop", send("drop", id));
     buttons.push(withTooltip("never use this candidate as a parent or as the result", drop));
   }

@@ -14,6 +14,7 @@ const STATE_SYMBOLS = {
   exhausted: "■",
   max_errors: "■",
   interrupted: "■",
+  unfinished: "■",
   running: "●",
   pending: "●",
   "stopping…": "■",

@@ -223,6 +223,7 @@ const STATE_SYMBOLS = {
   exhausted: "■",
   max_errors: "■",
   interrupted: "■",
+  unfinished: "■",
   running: "●",
   pending: "●",
   "stopping…": "■",
@@ -631,7 +632,7 @@ function candidateButtons(store, row, onEdit) {
   const id = candidateId(row);
   const send = (action, value) => () => store.send({ type: "steer", action, value });
   const buttons = [];
-  if (header.steerable.includes("drop") && row.mark !== "dropped" && row.label !== "0") {
+  if (header.steerable.includes("drop") && row.mark !== "dropped" && row.label !== "c0") {
     const drop = button("Drop", "dspynb-drop", send("drop", id));
     buttons.push(withTooltip("never use this candidate as a parent or as the result", drop));
   }

@@ -207,7 +207,8 @@ def _heatmap(record: RunRecord, _: int, __: str | None, ax: Axes | None) -> Axes
         scores_by_row = scores[candidate]
         cells.append([scores_by_row.get(row, math.nan) for row in range(row_count)])
     best = candidates.index(winner) if winner in candidates else None
-    return draw.heatmap(cells, candidates, best, metric_of(record), ax)
+    names = record.candidate_names
+    return draw.heatmap(cells, [names[candidate] for candidate in candidates], best, metric_of(record), ax)
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -29,6 +29,7 @@ STYLES = {
     "finished": "green", "passed": "green", "done": "green", "failed": "red", "running": "cyan", "stopping": "yellow",
     "paused": "yellow",
     "stopped": "yellow", "exhausted": "yellow", "max_errors": "yellow", "interrupted": "yellow", "cancelled": "yellow",
+    "unfinished": "yellow",
 }  # fmt: skip
 """State → a named colour. The terminal's theme chooses a shade that is readable on its background."""
 _MOST_ROWS = 10
@@ -219,12 +220,13 @@ def _candidates(record: RunRecord) -> Table:
     if start in scores:
         listed.append(start)
     table = _grid("candidate", "origin", "mean score")
+    names = record.candidate_names
     for candidate in listed:
         interval = mean_interval(list(scores[candidate].values()))
         origin = record.candidates[candidate].origin
         table.add_row(
             _star_cell(candidate == winner),
-            _cell(one_line(candidate, 40)),
+            _cell(names[candidate]),
             _cell(one_line(origin)),
             _cell(str(interval)),
         )

@@ -144,7 +144,8 @@ class TextView:
 
     def _candidate_line(self, scored: CandidateScored) -> str:
         candidate = self._record.candidates.get(scored.candidate)
-        parts = [f"candidate {one_line(scored.candidate)}"]
+        name = self._record.candidate_names.get(scored.candidate, scored.candidate)
+        parts = [f"candidate {one_line(name)}"]
         if candidate is not None and candidate.origin:
             parts.append(one_line(candidate.origin))
         parts.append(f"{scored.split} {number(scored.score)}")
