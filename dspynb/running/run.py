@@ -238,6 +238,23 @@ class Run(Steerable):
             raise
         return run
 
+    @classmethod
+    def continuing(cls, earlier: Run) -> Run:
+        """A run that goes on where an ended run of this process stopped, in its file if it has one.
+
+        Raises RunInUse while another run writes the file, JournalError where it cannot be read.
+        """
+        if earlier.path is not None:
+            run = cls.resumed(Path(earlier.path), earlier.kind, earlier.name, earlier._inputs, earlier.paths)
+        else:
+            run = cls(earlier.kind, earlier.name, earlier._inputs, earlier.paths)
+            run._id = earlier.id
+            run.span = earlier.span
+            run._record = RunRecord(earlier.record.events, run._record_lock)
+        run._settings = earlier._settings
+        run.program_type = earlier.program_type
+        return run
+
     def _continue(self, journal: Journal, file: JournalFile) -> None:
         """Load the record of a run file, and append the further events to the file."""
         record = RunRecord(journal.events, self._record_lock)

@@ -138,6 +138,7 @@ class MIPROv2(Optimizer):
     """
 
     kind: ClassVar[str] = "mipro_v2"
+    unit: ClassVar[str] = "trial"
 
     auto: Literal["light", "medium", "heavy"] | None = "light"
     num_candidates: Annotated[int, Whole(2)] | None = None
