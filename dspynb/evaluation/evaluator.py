@@ -32,7 +32,7 @@ from dspynb.running.aio.sync import run_sync
 from dspynb.running.executor import ExecutorOption
 from dspynb.running.run import Run
 from dspynb.running.store import run_file
-from dspynb.scope.budget import Budget, BudgetOption
+from dspynb.scope.budget import Budget, BudgetOption, limits_of
 from dspynb.scope.core import current_scope
 
 __all__ = [
@@ -169,6 +169,7 @@ class Evaluate:
         with resumed.released_on_error():
             if resumed._settings:
                 check_same_settings(resumed._settings, work.settings(), absent_settings(type(self)))
+            resumed.limits = limits_of(self.budget)
             resumed._settings = work.settings()  # a run that was lost at its very beginning recorded none
             for ended in resumed.record.rollouts:
                 run_again = retry_failed and ended.error
@@ -177,7 +178,9 @@ class Evaluate:
             return resumed.start(work)
 
     def _run(self, work: EvaluateWork) -> Run:
-        return continued_run(self, work) or new_run(work)
+        run = continued_run(self, work) or new_run(work)
+        run.limits = limits_of(self.budget)
+        return run
 
 
 class _Work(Protocol[T_co]):

@@ -84,6 +84,7 @@ class Engine:
         self.start = self.START
         self.interventions = Interventions() if interventions is None else interventions
         self.leaderboard = Leaderboard(self.start, {split: len(rows) for split, rows in problem.rows.items()})
+        self.end_reason = "the search has made all of its steps"  # for views; a strategy may say more
         self._dispatcher = Dispatcher(width)
         self._executor = executor
         self._run_rollout = rollouts_on(executor)

@@ -95,8 +95,7 @@ class Imagination:
         self._bytes_per_token = _reply_bytes_per_token(model)
         self._sameness = rng.betavariate(1, 2)
         self._scores, self._weights = self._score_distribution()
-        self._row_scores: dict[tuple[str, int], float] = {}
-        self._ratios: dict[str, float] = {}
+        self._seed = rng.random()
 
     def draw_factors(self) -> Totals:
         """How much the true mean costs of rollouts may differ from the known ones."""
@@ -123,7 +122,8 @@ class Imagination:
     def rollout(self, key: RolloutKey, more_tokens: Mapping[str, float]) -> tuple[LoggedResult, float]:
         """The result of a rollout and its seconds. ``more_tokens``: path → how many more tokens the candidate's prompts
         have than those of the program."""
-        number = self.model.draw_sample(self.rng)
+        rng = self._random(*key)  # of its own, since the order of rollouts depends on their seconds
+        number = self.model.draw_sample(rng)
         sample = self.model.samples[number]
         costs = self.model.costs[number]
         ratio = self._ratio(key[0]) if more_tokens else 1.0
@@ -133,7 +133,7 @@ class Imagination:
         calls = [
             replace(call, usage=cost.usage(), cached=False) for call, cost in zip(sample.calls, imagined, strict=True)
         ]
-        ended = self._ended(sample.ended, key)
+        ended = self._ended(sample.ended, key, rng)
         return LoggedResult(ended, tuple(calls)), sample.seconds
 
     def _cost(self, call: PredictorCalled, cost: CallCost, more_tokens: Mapping[str, float], ratio: float) -> CallCost:
@@ -153,25 +153,24 @@ class Imagination:
         return cost.usd * (prompt + cost.reply) / max(1.0, cost.tokens)
 
     def _ratio(self, name: str) -> float:
-        if name not in self._ratios:
-            self._ratios[name] = math.exp(self.rng.gauss(0, _CANDIDATE_SPREAD))
-        return self._ratios[name]
+        return math.exp(self._random("texts", name).gauss(0, _CANDIDATE_SPREAD))
 
-    def _ended(self, ended: RolloutEnded | None, key: RolloutKey) -> RolloutEnded:
+    def _random(self, *purpose: object) -> random.Random:
+        return random.Random(repr((self._seed, *purpose)))  # noqa: S311  # keeps no secret
+
+    def _ended(self, ended: RolloutEnded | None, key: RolloutKey, rng: random.Random) -> RolloutEnded:
         name, split, row, repeat = key
         if ended is None:
             ended = RolloutEnded(span=0, row=row, outputs={}, feedback="It could be better.")
-        score = None if ended.error is not None else self._score(split, row)
+        score = None if ended.error is not None else self._score(split, row, rng)
         return replace(ended, row=row, repeat=repeat, candidate=name, split=split, score=score)
 
-    def _score(self, split: str, row: int) -> float:
-        place = (split, row)
-        if place in self._row_scores and self.rng.random() < self._sameness:
-            return self._row_scores[place]
-        (score,) = self.rng.choices(self._scores, self._weights)
+    def _score(self, split: str, row: int, rng: random.Random) -> float:
+        if rng.random() < self._sameness:
+            rng = self._random("row", split, row)  # the score that most candidates have on this row
+        (score,) = rng.choices(self._scores, self._weights)
         if len(set(self._scores)) > len(_PSEUDO_SCORES) + 1:  # a scale, and no success or failure
-            score = min(max(self._scores), max(min(self._scores), score + self.rng.uniform(-0.1, 0.1)))
-        self._row_scores.setdefault(place, score)
+            score = min(max(self._scores), max(min(self._scores), score + rng.uniform(-0.1, 0.1)))
         return score
 
     def _score_distribution(self) -> tuple[list[float], list[float]]:
@@ -189,8 +188,9 @@ class Imagination:
         self, key: str, predict: Predict, prompt: int, lm: Any, paths: Sequence[str]
     ) -> tuple[Mapping[str, Any], PredictorCalled, float]:
         """The outputs of a proposal, its call, and its seconds. ``prompt``: the bytes of its prompt."""
-        tokens = prompt * self.tokens_per_byte * math.exp(self.rng.gauss(0, _TEXT_SPREAD))
-        reply = max(1.0, self._reply_tokens * math.exp(self.rng.gauss(0, _REPLY_SPREAD)))
+        rng = self._random(key)
+        tokens = prompt * self.tokens_per_byte * math.exp(rng.gauss(0, _TEXT_SPREAD))
+        reply = max(1.0, self._reply_tokens * math.exp(rng.gauss(0, _REPLY_SPREAD)))
         name = str(getattr(lm, "name", type(lm).__name__))
         cost = CallCost(tokens, reply, self._proposal_usd(name, tokens, reply))
         self.course.proposals.add([cost])

@@ -60,6 +60,8 @@ class OptimizeWork:
         self._layer = Layer(None, funds=funds, context=context)
         with self._layer:
             await self._search(Interventions(run, self._set_limits))
+        if run is not None and self.engine is not None:
+            run.end_reason = self.engine.end_reason
         best = self.partial()
         if best is None:
             return self.program

@@ -38,7 +38,7 @@ from dspynb.running.aio.sync import run_sync
 from dspynb.running.executor import ExecutorOption
 from dspynb.running.run import Run
 from dspynb.running.store import run_file
-from dspynb.scope.budget import BudgetOption
+from dspynb.scope.budget import BudgetOption, limits_of
 from dspynb.scope.core import current_scope
 
 M = TypeVar("M", bound=Module)
@@ -196,6 +196,7 @@ class Optimizer(Configured, ABC):
             if resumed._settings:
                 check_same_settings(resumed._settings, work.settings(), absent_settings(type(self)))
             resumed._settings = work.settings()
+            resumed.limits = limits_of(self.budget)
             work.resume_log = ResumeLog.from_record(resumed.record)
             return resumed.start(work)
 
@@ -230,7 +231,9 @@ class Optimizer(Configured, ABC):
         return await forecast_search(work, probe)
 
     def _run(self, work: OptimizeWork) -> Run:
-        return continued_run(work) or new_run(work)
+        run = continued_run(work) or new_run(work)
+        run.limits = limits_of(self.budget)
+        return run
 
     def _problem(self, program: Module, train: Rows, val: Rows | None, test: Rows | None) -> Problem:
         checked_program(program)
