@@ -18,9 +18,9 @@ __all__ = ["CallCost", "CostModel", "Rate", "Sample", "call_cost", "prompt_bytes
 
 TOKENS_PER_BYTE = 0.25
 """Tokens of a byte of English text, about."""
-_PRIOR_ROLLOUTS = 3
+_PRIOR_ROLLOUTS = 2
 """A prior of the spread counts as much as so many rollouts."""
-_PRIOR_SPREAD = {"calls": 0.05, "tokens": 0.35, "usd": 0.4, "seconds": 0.5}
+_PRIOR_SPREAD = {"calls": 0.12, "tokens": 0.4, "usd": 0.45, "seconds": 0.5}
 """The standard deviation of the cost of a rollout, as a share of its mean, before any was run."""
 _PRIOR_CALLS = 12
 """Before any call was made, half a repair in so many calls is expected."""
@@ -165,7 +165,7 @@ class CostModel:
     def draw_rest(self, count: int, rng: random.Random, factors: Totals) -> Totals:
         """What ``count`` further rollouts may cost."""
         noise = rng.gauss(0, 1)
-        amounts = {}
+        amounts: dict[str, float | None] = {}
         for name in _PRIOR_SPREAD:
             mean = getattr(self.mean, name)
             if mean is None:

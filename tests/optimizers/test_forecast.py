@@ -13,6 +13,7 @@ from tests.helpers import chat
 
 TRAIN = [{"question": f"train {n}", "answer": "4"} for n in range(12)]
 VAL = [{"question": f"val {n}", "answer": "4"} for n in range(20)]
+NAMES = ("answer", "new_instruction", "proposed_instruction", "observations", "summary", "program_description")
 COMMON = {"auto": None, "num_candidates": 2, "num_trials": 3}
 
 
@@ -31,15 +32,8 @@ class Priced:
         prompt = sum(len(message["content"].split()) for message in request.messages)
         fields = {}
         text = request.messages[-1]["content"]
-        for name in (
-            "answer",
-            "new_instruction",
-            "proposed_instruction",
-            "observations",
-            "summary",
-            "program_description",
-        ):
-            if f"`[[ ## {name} ## ]]`" in text or f"[[ ## {name} ## ]]" in text:
+        for name in NAMES:
+            if f"[[ ## {name} ## ]]" in text:
                 fields[name] = "4" if hash(text) % 2 else f"say {self.calls}"
         fields["module_description"] = "It answers."
         fields["discussion"] = "Well."
@@ -178,6 +172,7 @@ def test_test_rows_are_foreseen():
 
 
 def test_forecasts_of_equal_probes_are_equal():
+    dn.configure(runs_dir=None)  # else the second knows how long the proposals of the first were
     first, *_ = foreseen_and_run(MAKERS["COPRO"])
     second, *_ = foreseen_and_run(MAKERS["COPRO"])
     assert first.tokens == second.tokens
