@@ -82,22 +82,20 @@ def prompt_bytes(messages: Sequence[Mapping[str, Any]]) -> int:
 def call_cost(call: PredictorCalled, rates: Mapping[str, Rate]) -> CallCost:
     """What a recorded call costs when it is sent. A reply from a cache is counted as if it had been sent."""
     usage = call.usage
-    reply: float
-    prompt: float
-    if usage.prompt_tokens is None or usage.completion_tokens is None:
+    is_estimated = usage.prompt_tokens is None or usage.completion_tokens is None
+    if is_estimated:
         tokens = estimated_tokens(call) or usage.tokens or 0
         reply = min(tokens, math.ceil(len(call.reply or "") / 4))
         prompt = tokens - reply
+    else:
+        prompt = usage.prompt_tokens or 0
+        reply = usage.completion_tokens or 0
+    calls = max(1, usage.calls) if call.cached or is_estimated else usage.calls
+    usd = usage.usd
+    if call.cached or usd is None:
         rate = rates.get(call.model)
-        usd = usage.usd
-        if usd is None and rate is not None:
-            usd = rate.call + prompt * rate.prompt + reply * rate.reply
-        return CallCost(prompt, reply, usd, max(1, usage.calls), is_estimated=True)
-    prompt, reply = usage.prompt_tokens, usage.completion_tokens
-    if not call.cached:
-        return CallCost(prompt, reply, usage.usd, usage.calls)
-    rate = rates.get(call.model)
-    return CallCost(prompt, reply, None if rate is None else rate.call + prompt * rate.prompt + reply * rate.reply)
+        usd = None if rate is None else rate.call + prompt * rate.prompt + reply * rate.reply
+    return CallCost(prompt, reply, usd, calls, is_estimated=is_estimated)
 
 
 class CostModel:

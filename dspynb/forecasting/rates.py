@@ -12,12 +12,16 @@ from dspynb.lm.providers.prices import highest_prices
 from dspynb.lm.resolve import resolve_lm
 from dspynb.scope.settings import setting
 
-__all__ = ["model_of", "rates_of"]
+__all__ = ["model_from", "model_of", "rates_of"]
 
 
 def model_of(predictor: Any) -> Any:
     """The model of a predictor, or of the setting; None where there is none."""
-    choice = getattr(predictor, "lm", None)
+    return model_from(getattr(predictor, "lm", None))
+
+
+def model_from(choice: Any) -> Any:
+    """The model that was chosen, or that of the setting for None; None where there is none."""
     if choice is None:
         choice = setting("lm")
     if choice is None:

@@ -98,12 +98,12 @@ def figures_of(kind, trials, seed, served):
     errors = []
     calls = []
     for number in range(trials):
-        forecast, ledger, made = run_trial(kind, number, seed, served)
+        forecast, ledger, call_count = run_trial(kind, number, seed, served)
         usd = forecast.usd
         inside.append(usd.low <= ledger["usd"] <= usd.high)
         widths.append((usd.high - usd.low) / usd.point)
         errors.append(abs(usd.point / ledger["usd"] - 1))
-        calls.append(forecast.calls.low <= made <= forecast.calls.high)
+        calls.append(forecast.calls.low <= call_count <= forecast.calls.high)
     return {
         "inside": sum(inside) / trials,
         "width": statistics.median(widths),

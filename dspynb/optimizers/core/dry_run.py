@@ -21,7 +21,7 @@ from dspynb.evaluation.rollouts import Rollout
 from dspynb.events import ProposalEnded
 from dspynb.forecasting.cost_model import prompt_bytes
 from dspynb.forecasting.forecast import Totals
-from dspynb.forecasting.rates import model_of
+from dspynb.forecasting.rates import model_from
 from dspynb.forecasting.sources import KnownCosts
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
@@ -85,7 +85,7 @@ class DryEngine(Engine):
     ) -> ProposalEnded:
         """A made-up proposal. Its prompt is written, so that its length is known."""
         values = await inputs() if callable(inputs) else inputs
-        lm = model_of(predict) if getattr(predict, "lm", None) or self._lm is None else model_of(_With(self._lm))
+        lm = model_from(self._lm if predict.lm is None else predict.lm)
         outputs, call, seconds = self.imagination.proposal(key, predict, _prompt_size(predict, values), lm, self.paths)
         with Layer(None, funds=funds):
             LoggedResult(None, (call,)).charge()
@@ -133,11 +133,6 @@ class DryEngine(Engine):
         )
         engine.imagination = self.imagination
         return engine
-
-
-@dataclass
-class _With:
-    lm: Any
 
 
 def _prompt_size(predictor: Predict, inputs: Mapping[str, Any]) -> int:
