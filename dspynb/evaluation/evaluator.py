@@ -122,8 +122,8 @@ class Evaluate:
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> rows = [{"question": f"{n}+1?", "answer": "4"} for n in range(50)]
         >>> forecast = dn.run_sync(lambda: dn.Evaluate(dn.metrics.exact_match()).forecast(program, rows))
-        >>> forecast.calls.point, forecast.tokens.point
-        (50, 0)
+        >>> forecast.rollouts.point, forecast.calls.low <= 50 <= forecast.calls.high
+        (50, True)
         """
         return await forecast_evaluation(self, program, table_of(rows), probe)
 

@@ -149,7 +149,7 @@ class Module:
 
         >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> rows = [{"question": f"{n}+1?"} for n in range(40)]
-        >>> dn.run_sync(lambda: ask.forecast(rows)).calls.point
+        >>> dn.run_sync(lambda: ask.forecast(rows)).rollouts.point
         40
         """
         return await forecast_batch(self, rows_of(rows), probe, concurrency, executor)
