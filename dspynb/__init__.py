@@ -70,6 +70,7 @@ _HOMES = {
     "dspynb.evaluation.metrics": ("feedback",),
     "dspynb.evaluation.result": ("Evaluation",),
     "dspynb.evaluation.tables": ("score_table",),
+    "dspynb.forecasting.forecast": ("Forecast",),
     "dspynb.lm.client": ("LM",),
     "dspynb.lm.local": ("LocalLM",),
     "dspynb.lm.protocol": (

@@ -47,6 +47,7 @@ from dspynb.evaluation.evaluator import evaluate as evaluate
 from dspynb.evaluation.metrics import feedback as feedback
 from dspynb.evaluation.result import Evaluation as Evaluation
 from dspynb.evaluation.tables import score_table as score_table
+from dspynb.forecasting.forecast import Forecast as Forecast
 from dspynb.lm.client import LM as LM
 from dspynb.lm.local import LocalLM as LocalLM
 from dspynb.lm.protocol import LMReply as LMReply
@@ -126,6 +127,7 @@ __all__ = [  # noqa: RUF022
     "Example",
     "ExecutorError",
     "File",
+    "Forecast",
     "FunctionLM",
     "GEPA",
     "Grid",

@@ -80,21 +80,25 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """A run began. ``settings`` contain no secrets; ``paths`` lists the program's predictors."""
+    """A run began. ``settings`` contain no secrets; ``paths`` lists the program's predictors. ``budget``: the limits of
+    the run's own budget, by name."""
 
     kind: str
     name: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     paths: tuple[str, ...] = ()
+    budget: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded(Event):
-    """A run ended: ``status`` is finished, stopped, exhausted, max_errors, interrupted, cancelled or failed."""
+    """A run ended: ``status`` is finished, stopped, exhausted, max_errors, interrupted, cancelled or failed.
+    ``reason``: why it did not go on, where that is not obvious."""
 
     status: str
     error: str | None = None
+    reason: str = ""
 
 
 @fast_init

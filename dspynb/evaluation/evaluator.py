@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-from collections.abc import Awaitable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, Unpack
 
 from dspynb.aliases import Metrics, Rows
-from dspynb.data import Example, rows_of
-from dspynb.errors import BudgetExhausted, ConfigurationError, InputError, StateError, nearest
-from dspynb.evaluation.data_io.splitting import fingerprint
+from dspynb.errors import BudgetExhausted, ConfigurationError
+from dspynb.evaluation.forecast import continued_run, forecast_evaluation, new_run
 from dspynb.evaluation.result import Evaluation
 from dspynb.evaluation.resuming import check_same_settings
-from dspynb.evaluation.rollouts import Rollout, rollouts_on, run_rollout
+from dspynb.evaluation.rollouts import Rollout
 from dspynb.evaluation.settings import RENAMED_ARGUMENTS, RENAMED_SETTINGS, ColumnNames, ErrorLimit, EvaluateSettings
-from dspynb.events import plain
-from dspynb.keywords import absent_settings, configurable, recorded_settings, settings_repr
-from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
+from dspynb.evaluation.work import (
+    EvaluateWork,
+    Table,
+    check_columns,
+    models_of,
+    paths_of,
+    program_fingerprint,
+    table_of,
+)
+from dspynb.forecasting.forecast import Forecast
+from dspynb.forecasting.probe import ProbeOption
+from dspynb.keywords import absent_settings, configurable, settings_repr
 from dspynb.modules.function_program import checked_program
 from dspynb.modules.module import Module
-from dspynb.modules.ordered_pool import pool_width, run_pool
-from dspynb.modules.price_check import check_prices
 from dspynb.modules.scorer import Scorer
 from dspynb.options import Concurrency, Float, PositiveInt
 from dspynb.running.aio.sync import run_sync
-from dspynb.running.control import AcceptedRequests
 from dspynb.running.executor import ExecutorOption
 from dspynb.running.run import Run
 from dspynb.running.store import run_file
-from dspynb.scope.allowances import Allowance
-from dspynb.scope.budget import Budget, BudgetOption, Meter
-from dspynb.scope.core import Layer, current_scope
-from dspynb.scope.settings import setting
+from dspynb.scope.budget import Budget, BudgetOption, limits_of
+from dspynb.scope.core import current_scope
 
 __all__ = [
     "Evaluate",
@@ -52,26 +51,6 @@ __all__ = [
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The rows of an evaluation."""
-
-    rows: Sequence[Example]
-    index: Any
-    """The index of the DataFrame that held the rows; None if they were in no DataFrame."""
-    fingerprint: str
-    """See `fingerprint` in data_io/splitting.py."""
-
-
-def table_of(rows: Rows) -> Table:
-    """Read rows from a DataFrame, or from a list of dicts or Examples. Raises InputError if there are none."""
-    examples = rows_of(rows)
-    if not examples:
-        raise InputError("there are no rows to evaluate on")
-    is_frame = hasattr(rows, "columns")
-    return Table(examples, rows.index if is_frame else None, fingerprint(examples))
 
 
 class Evaluate:
@@ -132,6 +111,24 @@ class Evaluate:
         return await self._run(work).watched(work)  # type: ignore[no-any-return]
 
     @configurable(renamed=RENAMED_ARGUMENTS)
+    async def forecast(self, program: Module, rows: Rows, *, probe: ProbeOption = None) -> Forecast:
+        """Foresee what evaluating the program on the rows will cost, and return a Forecast: rollouts, calls, tokens,
+        USD and minutes, each with an 80 % interval, and what a budget buys.
+
+        ``probe``: how many rows to run for it, 5 by default. They are rows of the evaluation itself: this Evaluate has
+        their results when it is called with the same program and rows, and its budget counts them. 0 makes no call;
+        then the forecast rests on earlier runs of the program in the folder of runs, else on a guess, which it says.
+        Raises ConfigurationError for a probe larger than the rows, and the errors of a call.
+
+        >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> rows = [{"question": f"{n}+1?", "answer": "4"} for n in range(50)]
+        >>> forecast = dn.run_sync(lambda: dn.Evaluate(dn.metrics.exact_match()).forecast(program, rows))
+        >>> forecast.rollouts.point, forecast.calls.low <= 50 <= forecast.calls.high
+        (50, True)
+        """
+        return await forecast_evaluation(self, program, table_of(rows), probe)
+
+    @configurable(renamed=RENAMED_ARGUMENTS)
     def start(self, program: Module, rows: Rows) -> Run:
         """Start the evaluation and return its Run at once: display it, stop it, or await it for the Evaluation.
 
@@ -174,6 +171,7 @@ class Evaluate:
         with resumed.released_on_error():
             if resumed._settings:
                 check_same_settings(resumed._settings, work.settings(), absent_settings(type(self)))
+            resumed.limits = limits_of(self.budget)
             resumed._settings = work.settings()  # a run that was lost at its very beginning recorded none
             for ended in resumed.record.rollouts:
                 run_again = retry_failed and ended.error
@@ -182,87 +180,9 @@ class Evaluate:
             return resumed.start(work)
 
     def _run(self, work: EvaluateWork) -> Run:
-        program = work.program
-        return Run("evaluate", program._title(), work.described(), paths_of(program), work.settings())
-
-
-class EvaluateWork:
-    """The work of a run that evaluates one program. If the run is halted, the rows that have ended are its result."""
-
-    def __init__(self, plan: Evaluate, program: Module, table: Table) -> None:
-        program = checked_program(program)
-        self.plan = plan
-        self.program = program
-        self.table = table
-        self.input_names = check_columns(program, table, plan.inputs)
-        self.done: dict[tuple[int, int], Rollout] = {}
-        self.run: Any = None
-        self._errors = 0
-        self.final_status = "finished"
-        self._rollout = rollouts_on(plan.executor)
-        width = pool_width(plan.concurrency)
-        self.pool = run_pool(len(table.rows) * plan.repeats, width, program.most_calls(), self._step)
-
-    async def __call__(self) -> Evaluation:
-        """Run the rollouts and return the Evaluation, without rows that ``max_errors`` stopped from starting."""
-        self.run = current_scope().open_run
-        own = own_run(self)
-        self.pool.run = own
-        funds = None if self.plan.budget is None else Meter(self.plan.budget)
-        if own is not None and funds is not None:
-            own.fund(funds)
-        with contextlib.nullcontext() if funds is None else Layer(None, funds=funds):
-            check_prices(self.program, *self.plan.metrics.values())
-            await self.pool
-        return self._evaluation()
-
-    def accepted_requests(self) -> AcceptedRequests:
-        """What can be requested while the run is under way: a budget, and hints for each Refine in the program."""
-        return takes_of_rows(self.program, self._is_unfinished, here=self._rollout is run_rollout)
-
-    def _is_unfinished(self, row: int) -> bool:
-        if not 0 <= row < len(self.table.rows):
-            return False
-        return any((row, repeat) not in self.done for repeat in range(self.plan.repeats))
-
-    def partial(self) -> Evaluation | None:
-        """The Evaluation of the rows that have ended; None if there is no such row."""
-        return self._evaluation() if self.done else None
-
-    def _evaluation(self) -> Evaluation:
-        return Evaluation(self.table, self.done, self.plan, run=self.run)
-
-    async def _step(self, number: int, funds: Allowance | None) -> None:
-        repeat, row = divmod(number, len(self.table.rows))
-        if (row, repeat) in self.done:
-            return
-        example = self.table.rows[row]
-        inputs = inputs_of(self.program, example, self.input_names)
-        current_scope().take(metric_calls=1)
-        rollout = await self._rollout(
-            self.program, example, inputs, self.plan.metrics, number=row, repeat=repeat, funds=funds
-        )
-        self.done[row, repeat] = rollout
-        self._errors += rollout.ended.error is not None
-        if self.plan.max_errors is not None and self._errors > self.plan.max_errors:
-            self.final_status = "max_errors"
-            self.pool.stop()
-
-    def described(self) -> dict[str, Any]:
-        """What the run records as its inputs: the number of rollouts."""
-        return {"rows": len(self.table.rows) * self.plan.repeats}
-
-    def settings(self) -> dict[str, Any]:
-        """The settings that the run records. They must be the same when the run is resumed."""
-        plan = self.plan
-        return {
-            "metric": ", ".join(plan.metrics),
-            **recorded_settings(plan),
-            "inputs": None if self.input_names is None else list(self.input_names),
-            "data": self.table.fingerprint,
-            "program": program_fingerprint(self.program),
-            "models": models_of(self.program),
-        }
+        run = continued_run(self, work) or new_run(work)
+        run.limits = limits_of(self.budget)
+        return run
 
 
 class _Work(Protocol[T_co]):
@@ -306,26 +226,6 @@ async def evaluate(program: Module, rows: Rows, metric: Metrics, **settings: Unp
     return await Evaluate(metric, **settings)(program, rows)
 
 
-def program_fingerprint(program: Module) -> str:
-    """A hash, as 16 hex digits, of the program's settings, predictor paths, signatures, instructions and demos."""
-    try:
-        predictors: Any = program.dump_state()["predictors"]
-    except StateError:  # demos that cannot be saved
-        predictors = {path: [repr(p), p.instruction, plain(p.demos)] for path, p in program.named_predictors()}
-    state = [program._title(), plain(program._run_settings()), predictors]
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def models_of(program: Module) -> list[str]:
-    """The names of the models that the program's predictors use, sorted and without duplicates."""
-    names = set()
-    for _, predictor in program.named_predictors():
-        lm = getattr(predictor, "lm", None) or setting("lm")
-        if lm:
-            names.add(lm if isinstance(lm, str) else getattr(lm, "name", type(lm).__name__))
-    return sorted(names)
-
-
 def _scorers(metric: Any) -> dict[str, Scorer]:
     if isinstance(metric, Mapping):
         scorers = {str(name): Scorer(fn, "metric") for name, fn in metric.items()}
@@ -340,47 +240,3 @@ def _scorers(metric: Any) -> dict[str, Scorer]:
     if not scorers:
         raise ConfigurationError("give at least one metric: a function of (row, prediction)")
     return scorers
-
-
-def check_columns(program: Module, table: Table, names: Sequence[str] | None) -> Sequence[str] | None:
-    """The names of the inputs that the rows have.
-
-    ``names``: the inputs that the user named; None takes those that the rows mark, or else all that the program takes.
-    Returns None if the rows mark their inputs, or if the program does not declare its inputs. Raises InputError if the
-    program does not take a chosen input, or if the rows lack a required one.
-    """
-    accepted = program.input_names()
-    marked = table.rows[0].input_names
-    chosen = marked if names is None else names
-    if chosen is not None and accepted is not None:
-        _check_chosen(program, chosen, accepted)
-    required_by_name = accepted if chosen is None else dict.fromkeys(chosen, True)
-    if required_by_name is None:
-        return None
-    columns: set[str] = set()
-    for row in table.rows:
-        columns.update(row)
-    for name, required in required_by_name.items():
-        if required and column_of(program, name, columns) is None:
-            raise InputError(
-                f"the rows have no {name!r}, which {program._title()} takes.{nearest(name, columns)} "
-                f"They have: {', '.join(sorted(columns))}"
-            )
-    if names is None and marked is not None:
-        return None
-    return [name for name in required_by_name if column_of(program, name, columns) is not None]
-
-
-def _check_chosen(program: Module, chosen: Collection[str], accepted: Mapping[str, bool]) -> None:
-    """Raise InputError if the program does not take a chosen input, or requires one that is not chosen."""
-    for name in chosen:
-        if name not in accepted:
-            raise InputError(f"{program._title()} takes no input {name!r}.{nearest(name, accepted)}")
-    for name, required in accepted.items():
-        if required and name not in chosen:
-            raise InputError(f"{program._title()} takes {name!r}, which is not among the inputs: {', '.join(chosen)}")
-
-
-def paths_of(program: Module) -> dict[str, str]:
-    """The path of each predictor by its uid."""
-    return {predictor.uid: path for path, predictor in program.named_predictors()}

@@ -11,7 +11,7 @@ from dspynb.errors import BudgetExhausted, Halted, RunStopped, WorkerLost
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.discovery import hinted_paths
 from dspynb.modules.forward import recorded_outputs
-from dspynb.modules.ordered_pool import pool_width, result_or_error, run_pool
+from dspynb.modules.ordered_pool import result_or_error, run_pool
 from dspynb.modules.price_check import check_prices
 from dspynb.redact import error_text, redact_values
 from dspynb.running.control import AcceptedRequests
@@ -23,7 +23,7 @@ from dspynb.scope.core import Layer, current_scope
 if TYPE_CHECKING:
     from dspynb.modules.module import Module
 
-__all__ = ["column_of", "inputs_of", "own_run", "run_batch", "takes_of_rows"]
+__all__ = ["BatchWork", "column_of", "inputs_of", "own_run", "takes_of_rows"]
 
 Row = Prediction | Exception
 _UNFINISHED = object()
@@ -36,6 +36,7 @@ class BatchWork:
         self.module = module
         self.rows = rows
         self.results: list[Any] = [_UNFINISHED] * len(rows)
+        self.probe: Container[int] | None = None  # the only rows to run: those of a forecast
         self._run_row = row_runner(executor)
         self.pool = run_pool(len(rows), width, module.most_calls(), self._step)
 
@@ -48,6 +49,8 @@ class BatchWork:
             self.pool.budget_error = error
             raise
         await self.pool
+        if self.probe is not None:
+            raise RunStopped("the probe rows of a forecast have ended")
         return self.partial()
 
     def partial(self) -> list[Row]:
@@ -72,6 +75,8 @@ class BatchWork:
         return 0 <= row < len(self.rows) and self.results[row] is _UNFINISHED
 
     async def _step(self, index: int, funds: Allowance | None) -> None:
+        if self.results[index] is not _UNFINISHED or (self.probe is not None and index not in self.probe):
+            return
         scope = current_scope()
         span = new_span()
         inputs = inputs_of(self.module, self.rows[index])
@@ -166,14 +171,3 @@ def column_of(module: Module, name: str, columns: Container[str]) -> str | None:
     if field is None or field.alias is None or field.alias not in columns:
         return None
     return field.alias
-
-
-async def run_batch(
-    module: Module, rows: Sequence[Example], concurrency: int | None, executor: Executor | None = None
-) -> list[Row]:
-    """Run a program on every row; see ``Module.batch``."""
-    work = BatchWork(module, rows, pool_width(concurrency), executor)
-    if current_scope().open_run is not None:
-        return await work()
-    run = module._new_run({"rows": len(rows)}, kind="batch")
-    return await run.watched(work)  # type: ignore[no-any-return]

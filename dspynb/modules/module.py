@@ -12,10 +12,12 @@ from dspynb.aliases import Rows
 from dspynb.data import Prediction, rows_of
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.events import SpanEnded, SpanStarted, new_span
+from dspynb.forecasting.forecast import Forecast
+from dspynb.forecasting.probe import ProbeOption
 from dspynb.keywords import configurable
 from dspynb.lm.protocol import LMProtocol
 from dspynb.lm.resolve import check_lm
-from dspynb.modules.batch import run_batch
+from dspynb.modules.batch_forecast import forecast_batch, run_batch
 from dspynb.modules.compose import accepted_values, apply_function, check_fit
 from dspynb.modules.copying import copy_instance
 from dspynb.modules.discovery import advisor_uids, calls_inside, hinted_paths, named_predictors, resolve_path
@@ -129,6 +131,30 @@ class Module:
         [Prediction(answer='4'), ServerError('it is down')]
         """
         return await run_batch(self, rows_of(rows), concurrency, executor)
+
+    @configurable(renamed=_BATCH_OF_DSPY)
+    async def forecast(
+        self,
+        rows: Rows,
+        concurrency: Concurrency = None,
+        *,
+        probe: ProbeOption = None,
+        executor: ExecutorOption = None,
+    ) -> Forecast:
+        """Foresee what ``batch`` on the rows will cost, and return a Forecast: rollouts, calls, tokens, USD and
+        minutes, each with an 80 % interval, and what a budget buys.
+
+        ``probe``: how many rows to run for it, 5 by default. They are rows of the batch itself: the next ``batch`` of
+        this program on the same rows has their results. 0 makes no call; then the forecast rests on earlier evaluations
+        of the program in the folder of runs, else on a guess, which it says. ``concurrency``, ``executor``: see
+        ``batch``. Raises InputError where there are no rows, ConfigurationError for a probe larger than the rows.
+
+        >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> rows = [{"question": f"{n}+1?"} for n in range(40)]
+        >>> dn.run_sync(lambda: ask.forecast(rows)).rollouts.point
+        40
+        """
+        return await forecast_batch(self, rows_of(rows), probe, concurrency, executor)
 
     def input_names(self) -> Mapping[str, bool] | None:
         """The inputs of the program, and whether each is required: from its signature, else the parameters of

@@ -212,6 +212,15 @@ class Predict(Module):
         demos = self.demos if part is None or part.demos is None else part.demos
         return with_hint(self.instruction_under(part), reading.hint("instruction")), demos
 
+    def prompt(self, inputs: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+        """The messages that a call with these inputs would send in the present scope. No call is made. Raises the
+        errors of a call before it is sent."""
+        scope = current_scope()
+        path = _path(scope, self)
+        settings = {**self.settings, **scope.context.sampling.settings}
+        adapter = self._adapter_for(self._lm_in(scope, path), scope, settings)
+        return self._messages(adapter, self.signature.check_inputs(inputs, path), scope.read(self.uid), path)
+
     def _prepare(self, scope: Scope, inputs: Mapping[str, Any]) -> Call:
         """Read everything that depends on the scope, before anything is awaited."""
         reading = scope.read(self.uid)

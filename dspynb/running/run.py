@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import dspynb
 from dspynb.errors import Halted, InputError, JournalError, RunInterrupted, RunStopped, ScopeError
 from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, new_span, spans_after
-from dspynb.redact import error_text, redact_values
+from dspynb.redact import error_text, redact, redact_values
 from dspynb.running.aio.signals import foreground
 from dspynb.running.aio.tasks import GRACE
 from dspynb.running.control import Steerable
@@ -91,6 +91,8 @@ class Run(Steerable):
         self.program_type: type | None = None  # the type of the module whose call this is; None for other work
         self._inputs = inputs
         self._settings = settings or {}
+        self.limits: Mapping[str, float] = {}  # of its own budget, by name
+        self.end_reason = ""  # why it ends where it does, set by its work
         self._listeners: tuple[Sink, ...] = ()
         self._watchers: tuple[Callable[[Changes], object], ...] = ()
         self._stop_requested = False
@@ -236,6 +238,23 @@ class Run(Steerable):
         except BaseException:
             lock.release()
             raise
+        return run
+
+    @classmethod
+    def continuing(cls, earlier: Run) -> Run:
+        """A run that goes on where an ended run of this process stopped, in its file if it has one.
+
+        Raises RunInUse while another run writes the file, JournalError where it cannot be read.
+        """
+        if earlier.path is not None:
+            run = cls.resumed(Path(earlier.path), earlier.kind, earlier.name, earlier._inputs, earlier.paths)
+        else:
+            run = cls(earlier.kind, earlier.name, earlier._inputs, earlier.paths)
+            run._id = earlier.id
+            run.span = earlier.span
+            run._record = RunRecord(earlier.record.events, run._record_lock)
+        run._settings = earlier._settings
+        run.program_type = earlier.program_type
         return run
 
     def _continue(self, journal: Journal, file: JournalFile) -> None:
@@ -395,6 +414,7 @@ class Run(Steerable):
             inputs=redact_values(self._inputs),
             settings=self._settings,
             paths=tuple(self.paths.values()),
+            budget=self.limits,
         )
         self.emit(started)
         self.admit()  # raises if the run was stopped before it began
@@ -430,6 +450,8 @@ class Run(Steerable):
         """End the run as stopped or exhausted, and return the best so far. Raises the error where there is none."""
         best = self._partial()
         error.run = error.run or self
+        if error.status == "exhausted":
+            self.end_reason = str(error)
         if best is None:
             self._end(error.status, (None, error))
             raise error
@@ -437,7 +459,7 @@ class Run(Steerable):
         return best
 
     def _end(self, status: str, outcome: tuple[Any, BaseException | None], error: str | None = None) -> None:
-        self.emit(RunEnded(span=self.span, status=status, error=error))
+        self.emit(RunEnded(span=self.span, status=status, error=error, reason=redact(self.end_reason)))
         self._outcome = outcome
         self._open_gate()
         self._listeners = self._watchers = ()

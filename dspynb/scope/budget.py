@@ -33,6 +33,7 @@ __all__ = [
     "Meter",
     "about_tokens",
     "estimated_tokens",
+    "limits_of",
     "missing_tokens",
 ]
 
@@ -142,6 +143,11 @@ class Budget(Block):
 BudgetOption: TypeAlias = Annotated[Budget, Instance("a dn.Budget"), NOT_RECORDED]
 """A budget, as a setting."""
 Budget.__init__ = configurable(renamed=_OTHER_NAMES)(Budget.__init__)  # type: ignore[method-assign]
+
+
+def limits_of(budget: Budget | None) -> dict[str, int | float]:
+    """The limits of a budget by name; empty without a budget."""
+    return {} if budget is None else budget.limits()
 
 
 def _limit_of(budget: Budget) -> Amounts | None:

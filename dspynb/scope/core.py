@@ -155,8 +155,14 @@ def _users_frame(frame: FrameType) -> FrameType:
     return outer
 
 
+quiet: ContextVar[bool] = ContextVar("dspynb_quiet", default=False)
+"""Whether ``warn_user`` issues no warnings: while a forecast tries a search on results that are made up."""
+
+
 def warn_user(message: str, category: type[Warning]) -> None:
     """Issue a warning at the line of the user's code that called this package."""
+    if quiet.get():
+        return
     warnings.warn_explicit(message, category, *_users_line())
 
 

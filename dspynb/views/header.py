@@ -11,7 +11,15 @@ from dspynb.running.tables.candidates import summary_of
 from dspynb.running.tables.costs import usd_text
 from dspynb.views.counts import Counts
 from dspynb.views.rows import Mode
-from dspynb.views.run_facts import elapsed_seconds, result_text, run_setting, total_of_rows
+from dspynb.views.run_facts import (
+    budget_uses,
+    elapsed_seconds,
+    end_text,
+    result_text,
+    run_setting,
+    total_of_rows,
+    used_share,
+)
 from dspynb.views.texts import clip, counted
 
 __all__ = ["Header", "build_header"]
@@ -35,6 +43,8 @@ class Header(TypedDict):
     """The best or the mean score."""
     facts: list[str]
     """Costs and models."""
+    share: float | None
+    """The used share of the run's own budget, from 0 to 1; None without a budget."""
     elapsed: float | None
     """Seconds since the start; None before it."""
     columns: list[str]
@@ -75,7 +85,8 @@ def build_header(record: RunRecord, mode: Mode, counts: Counts, searches: int) -
         "done": done,
         "total": total,
         "result": result_text(record, mode, counts),
-        "facts": _costs(record),
+        "facts": [*_budget(record), *_costs(record)],
+        "share": used_share(record),
         "elapsed": elapsed_seconds(record),
         "columns": counts.columns(mode),
         "low": min(0.0, counts.low),
@@ -134,6 +145,11 @@ def _progress_of_attempts(record: RunRecord, counts: Counts, searches: int, tota
     return f"{attempts}{of_total} {'attempt' if plural_of == 1 else 'attempts'}"
 
 
+def _budget(record: RunRecord) -> list[str]:
+    texts = [use.text for use in budget_uses(record)]
+    return [f"budget: {', '.join(texts)}"] if texts else []
+
+
 def _costs(record: RunRecord) -> list[str]:
     usage = record.usage
     calls = counted(len(record.calls), "call")
@@ -161,6 +177,9 @@ def _notes(record: RunRecord) -> list[str]:
         notes.append(clip(record.ended.error))
     if record.unfinished is not None:
         notes.append(_how_to_resume(record.unfinished, record.started.kind if record.started else ""))
+    reason = end_text(record)
+    if reason:
+        notes.append(clip(reason, 500))
     return notes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from dspynb.json_checks import is_real
@@ -10,9 +11,81 @@ from dspynb.running.record import RunRecord
 from dspynb.running.tables.candidates import candidate_scores, winner_of
 from dspynb.views.counts import Counts
 from dspynb.views.rows import Mode, mean
-from dspynb.views.texts import number
+from dspynb.views.texts import amount, number
 
-__all__ = ["elapsed_seconds", "mean_of_rows", "result_text", "run_setting", "score_of_best", "total_of_rows"]
+__all__ = [
+    "BudgetUse",
+    "budget_uses",
+    "elapsed_seconds",
+    "end_text",
+    "mean_of_rows",
+    "result_text",
+    "run_setting",
+    "score_of_best",
+    "total_of_rows",
+    "used_share",
+]
+
+
+_UNITS = {"metric_calls": "rollouts", "calls": "calls", "tokens": "tokens", "usd": "USD", "seconds": "s"}
+"""The limit of a budget → its unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetUse:
+    """How much of one limit of a budget is used; None if that is unknown."""
+
+    name: str
+    used: float | None
+    limit: float
+
+    @property
+    def share(self) -> float:
+        """The used share, from 0 to 1."""
+        return min(1.0, (self.used or 0.0) / self.limit)
+
+    @property
+    def text(self) -> str:
+        """Such as ``120 of 500 rollouts``."""
+        used = "unknown" if self.used is None else amount(self.used)
+        return f"{used} of {amount(self.limit)} {_UNITS[self.name]}"
+
+
+def budget_uses(record: RunRecord) -> list[BudgetUse]:
+    """How much is used of each limit of the run's own budget, with the changes that a person has made."""
+    if record.started is None:
+        return []
+    limits = dict(record.started.budget)
+    for event in record.steered:
+        if event.action == "budget":
+            limits.update(event.values)
+    if not limits:
+        return []
+    usage = record.usage
+    used = {
+        "metric_calls": len(record.rollouts),
+        "calls": usage.calls + usage.retries,
+        "tokens": usage.tokens,
+        "usd": usage.usd,
+        "seconds": elapsed_seconds(record),
+    }
+    return [BudgetUse(name, used[name], limit) for name, limit in limits.items() if name in _UNITS and is_real(limit)]
+
+
+def used_share(record: RunRecord) -> float | None:
+    """The largest used share of a limit of the run's own budget; None without a budget."""
+    return max((use.share for use in budget_uses(record)), default=None)
+
+
+def end_text(record: RunRecord) -> str:
+    """Why a run with a budget ended where it did; empty for other runs."""
+    uses = budget_uses(record)
+    if record.ended is None or not record.ended.reason or not uses:
+        return ""
+    if record.ended.status == "exhausted":
+        return f"It ended because {record.ended.reason}"
+    used = ", ".join(use.text for use in uses)
+    return f"It ended before its budget was used ({used}): {record.ended.reason}"
 
 
 def run_setting(record: RunRecord, name: str) -> Any:

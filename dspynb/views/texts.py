@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = [
     "Named",
+    "amount",
     "clip",
     "counted",
     "named",
@@ -56,6 +57,11 @@ def named(values: Mapping[str, Any] | None, most: int = MOST_CHARACTERS) -> Name
 def number(value: float) -> str:
     """A score with four significant digits, without trailing zeros."""
     return f"{value:.4g}"
+
+
+def amount(value: float) -> str:
+    """A cost: whole numbers in full (``12,000``), others with three significant digits."""
+    return f"{int(value):,}" if value == int(value) else f"{value:,.3g}"
 
 
 def score_text(score: float | None) -> str:

@@ -53,6 +53,14 @@ test("while the run is active, the elapsed time grows and the time left is estim
   assert.deepEqual(timeTexts(header({ elapsed: null }), 2), []);
 });
 
+test("a budget that is used sooner than the rows are done decides the time left", () => {
+  const texts = (changes) => timeTexts(header({ elapsed: 10, done: 5, ...changes }), 0);
+  assert.deepEqual(texts({ total: null, share: 0.5 }), ["10 s", "about 10 s left"]);
+  assert.deepEqual(texts({ total: 100, share: 0.5 }), ["10 s", "about 10 s left"]);
+  assert.deepEqual(texts({ total: 10, share: 0.1 }), ["10 s", "about 10 s left"]);
+  assert.deepEqual(texts({ total: 10, share: 1 }), ["10 s"]);
+});
+
 test("without progress or a known total there is no estimate of the time left", () => {
   const texts = (changes) => timeTexts(header({ elapsed: 10, ...changes }), 0);
   assert.deepEqual(texts({ done: 1, total: 10 }), ["10 s"]);

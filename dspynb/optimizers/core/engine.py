@@ -14,7 +14,7 @@ import hashlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from dspynb.data import Prediction
 from dspynb.errors import BudgetExhausted, OptimizerError
@@ -59,6 +59,8 @@ class Engine:
     before the run ends with an error.
     """
 
+    START: ClassVar[Candidate] = Candidate()
+
     def __init__(
         self,
         problem: Problem,
@@ -79,9 +81,10 @@ class Engine:
         self.train = problem.rows["train"]
         self.val = problem.rows["val"]
         self.paths = [path for path, _ in self.program.named_predictors()]
-        self.start = Candidate()
+        self.start = self.START
         self.interventions = Interventions() if interventions is None else interventions
         self.leaderboard = Leaderboard(self.start, {split: len(rows) for split, rows in problem.rows.items()})
+        self.end_reason = "the search has made all of its steps"  # for views; a strategy may say more
         self._dispatcher = Dispatcher(width)
         self._executor = executor
         self._run_rollout = rollouts_on(executor)
@@ -284,8 +287,9 @@ class Engine:
         refuses all further work."""
         if not new_keys or self._dispatcher.spent is not None:
             return
+        unpaid = [key for key in new_keys if key not in self.resume_log.paid]
         try:
-            current_scope().take(metric_calls=len(new_keys))
+            current_scope().take(metric_calls=len(unpaid))
         except BudgetExhausted as error:
             self._dispatcher.cut(error)
 
@@ -303,7 +307,7 @@ class Engine:
                         logged.charge()
                     return self._logged_rollout(logged, program)
                 with Layer(None, context=self._context_of(key, teacher)):
-                    return await self._run(candidate, key, program, funds)
+                    return await self.run_rollout(candidate, key, program, funds)
 
             with Layer(None, context=self._context_of(key, teacher)):
                 calls = program.most_calls()
@@ -324,7 +328,10 @@ class Engine:
             context = replace(context, sampling=sampling)
         return context
 
-    async def _run(self, candidate: Candidate, key: RolloutKey, program: Module, funds: Allowance | None) -> Rollout:
+    async def run_rollout(
+        self, candidate: Candidate, key: RolloutKey, program: Module, funds: Allowance | None
+    ) -> Rollout:
+        """Run a rollout that the resume log does not have."""
         name, split, row, repeat = key
         example = self.problem.rows[split][row]
         record = open_record()
@@ -403,7 +410,7 @@ class Engine:
                 with Layer(None, funds=funds):
                     logged.charge()
                 return logged.event  # type: ignore[no-any-return]
-            return await make_proposal(key, predict, inputs, sampling=sampling, lm=self._lm, funds=funds)
+            return await self.run_proposal(key, predict, inputs, sampling, funds)
 
         future = self._dispatcher.submit(job, predict.most_calls() + more_calls)
 
@@ -412,6 +419,12 @@ class Engine:
             return ended
 
         return self._results.submit(wait, self._reply_of)
+
+    async def run_proposal(
+        self, key: str, predict: Predict, inputs: ProposalInputs, sampling: Sampling, funds: Allowance | None
+    ) -> ProposalEnded:
+        """Make a proposal that the resume log does not have."""
+        return await make_proposal(key, predict, inputs, sampling=sampling, lm=self._lm, funds=funds)
 
     def _reply_of(self, ended: ProposalEnded) -> Prediction | None:
         """The outputs of a proposal, None for a failed one. Raises OptimizerError after too many failures in a row."""
@@ -434,7 +447,15 @@ class Engine:
     def with_new_dispatcher(self, width: int) -> Engine:
         """An engine with the same leaderboard and rollouts that accepts work again, for the test rows after the search
         has spent its share of the budget."""
-        new = Engine(
+        new = self._another(width)
+        new.leaderboard = self.leaderboard
+        new._rollouts = self._rollouts
+        new._spans = self._spans
+        return new
+
+    def _another(self, width: int) -> Engine:
+        """An engine for the same problem."""
+        return Engine(
             self.problem,
             seed=self.seed,
             width=width,
@@ -443,10 +464,6 @@ class Engine:
             interventions=self.interventions,
             executor=self._executor,
         )
-        new.leaderboard = self.leaderboard
-        new._rollouts = self._rollouts
-        new._spans = self._spans
-        return new
 
     async def settle(self) -> None:
         """Once the budget is spent: wait until all work submitted before the cut has been recorded."""

@@ -42,8 +42,9 @@ class OptimizeWork:
         self.problem = problem
         self.resume_log = ResumeLog()
         self.engine: Engine | None = None
+        self.meter: Meter | None = None  # of the optimizer's own budget
         self._test_share = _TestShare(problem)
-        self._width = pool_width(optimizer.concurrency)
+        self.width = pool_width(optimizer.concurrency)
         Candidate().applied(program)  # raises now for a program that cannot be copied, and not after the search
         _check_budget(optimizer, problem)
         _check_prices(optimizer, problem)
@@ -52,13 +53,17 @@ class OptimizeWork:
         """Search, and return the best program."""
         budget = self.optimizer.budget
         run = own_run(self)
-        funds = None if budget is None else Meter(budget)
+        if self.meter is None and budget is not None:
+            self.meter = Meter(budget)
+        funds = self.meter
         if run is not None and funds is not None:
             run.fund(funds)
         context = current_scope().context.with_interceptor(self.resume_log)
         self._layer = Layer(None, funds=funds, context=context)
         with self._layer:
             await self._search(Interventions(run, self._set_limits))
+        if run is not None and self.engine is not None:
+            run.end_reason = self.engine.end_reason
         best = self.partial()
         if best is None:
             return self.program
@@ -73,20 +78,12 @@ class OptimizeWork:
         return None if self.engine is None else self.engine.best.applied(self.program)
 
     async def _search(self, interventions: Interventions) -> None:
-        engine = Engine(
-            self.problem,
-            seed=self.optimizer.seed,
-            width=self._width,
-            patience=self.optimizer.patience,
-            resume_log=self.resume_log,
-            interventions=interventions,
-            executor=self.optimizer.executor,
-        )
+        engine = self.new_engine(interventions)
         self.engine = engine
         self._test_share.take()
         spent: BudgetExhausted | None = None
         try:
-            await self.optimizer.search(engine)
+            await self.search(engine)
             await interventions.follow_up(engine)
         except BudgetExhausted as error:
             spent = error
@@ -99,6 +96,22 @@ class OptimizeWork:
             await self._test(engine)
         if spent is not None:
             raise spent
+
+    def new_engine(self, interventions: Interventions) -> Engine:
+        """The engine of the search."""
+        return Engine(
+            self.problem,
+            seed=self.optimizer.seed,
+            width=self.width,
+            patience=self.optimizer.patience,
+            resume_log=self.resume_log,
+            interventions=interventions,
+            executor=self.optimizer.executor,
+        )
+
+    async def search(self, engine: Engine) -> None:
+        """What is done with the engine: the search of the optimizer."""
+        await self.optimizer.search(engine)
 
     async def _set_limits(self, limits: Mapping[str, float]) -> None:
         """Set new limits of the budget once all submitted work has ended, so that timing has no effect on the cut.
@@ -124,7 +137,7 @@ class OptimizeWork:
 
     async def _test(self, engine: Engine) -> None:
         """Evaluate the start and the winner on the test rows."""
-        test_engine = engine.with_new_dispatcher(self._width)
+        test_engine = engine.with_new_dispatcher(self.width)
         try:
             tasks = [test_engine.evaluate(c, split="test") for c in dict.fromkeys([engine.start, engine.best])]
             for task in tasks:

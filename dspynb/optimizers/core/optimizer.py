@@ -15,12 +15,15 @@ from dspynb.errors import DataOverlapWarning, InputError
 from dspynb.evaluation.evaluator import Table, check_columns, run_inside
 from dspynb.evaluation.resuming import check_same_settings
 from dspynb.events import plain
+from dspynb.forecasting.forecast import Forecast
+from dspynb.forecasting.probe import ProbeOption
 from dspynb.keywords import absent_settings, configurable, recorded_settings
 from dspynb.modules.function_program import checked_program
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.modules.scorer import Scorer
 from dspynb.optimizers.core.engine import Engine
+from dspynb.optimizers.core.forecast import continued_run, forecast_search, new_run
 from dspynb.optimizers.core.optimize_work import OptimizeWork
 from dspynb.optimizers.core.problem import Problem
 from dspynb.optimizers.core.resume_log import ResumeLog
@@ -36,7 +39,7 @@ from dspynb.running.aio.sync import run_sync
 from dspynb.running.executor import ExecutorOption
 from dspynb.running.run import Run
 from dspynb.running.store import run_file
-from dspynb.scope.budget import BudgetOption
+from dspynb.scope.budget import BudgetOption, limits_of
 from dspynb.scope.core import current_scope
 
 M = TypeVar("M", bound=Module)
@@ -124,6 +127,17 @@ class Optimizer(Configured, ABC):
         """The metric calls of the first step: a smaller budget is refused."""
         return len(task.rows["val"])
 
+    unit: ClassVar[str] = "candidate"
+    """What a forecast counts: what a larger budget buys more of."""
+
+    def count_units(self, engine: Engine, last_step: int) -> float:  # noqa: ARG002
+        """How many of ``unit`` a search has made. ``last_step``: the highest step of its evaluations."""
+        return len(engine.candidates) - 1
+
+    def probed_split(self, problem: Problem) -> str:
+        """The split of which a forecast runs a few rows with the program as it is, as the search does too."""
+        return "val" if problem.rows["val"] else "train"
+
     # ── what users call ───────────────────────────────────────────────────────────────────────────────────────────────
     @configurable(renamed=COMPILE_OF_DSPY)
     async def compile(self, program: M, train: Rows, val: Rows | None = None, *, test: Rows | None = None) -> M:
@@ -183,11 +197,44 @@ class Optimizer(Configured, ABC):
             if resumed._settings:
                 check_same_settings(resumed._settings, work.settings(), absent_settings(type(self)))
             resumed._settings = work.settings()
+            resumed.limits = limits_of(self.budget)
             work.resume_log = ResumeLog.from_record(resumed.record)
             return resumed.start(work)
 
+    @configurable(renamed=COMPILE_OF_DSPY)
+    async def forecast(
+        self,
+        program: Module,
+        train: Rows,
+        val: Rows | None = None,
+        *,
+        test: Rows | None = None,
+        probe: ProbeOption = None,
+    ) -> Forecast:
+        """Foresee what ``compile`` with the same arguments will cost, and return a Forecast: rollouts, calls, tokens,
+        USD and minutes, each with an 80 % interval, and what a budget buys.
+
+        The search itself is tried a number of times on made-up results, without a call of a model, with the budget and
+        the settings of this optimizer. ``probe``: on how many validation rows the program is run to see what a rollout
+        costs, 5 by default. They are rollouts of the search itself: this optimizer has their results when it compiles
+        the same program on the same rows, and its budget counts them. 0 makes no call; then the forecast rests on
+        earlier runs of the program in the folder of runs, else on a guess, which it says. Raises ConfigurationError for
+        a probe larger than the rows or a budget that is too small, and the errors of a call.
+
+        >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> rows = [{"question": f"{n}+{9 - n}?", "answer": str(n % 3)} for n in range(9)]
+        >>> opt = dn.GEPA(dn.metrics.exact_match(), budget=dn.Budget(metric_calls=60))
+        >>> forecast = dn.run_sync(lambda: opt.forecast(program, rows, probe=3))
+        >>> forecast.unit, forecast.run.usage.calls, forecast.rollouts.point <= 60
+        ('mutation', 3, True)
+        """
+        work = OptimizeWork(self, program, self._problem(program, train, val, test))
+        return await forecast_search(work, probe)
+
     def _run(self, work: OptimizeWork) -> Run:
-        return Run(self.kind, work.program._title(), work.inputs(), work.paths(), work.settings())
+        run = continued_run(work) or new_run(work)
+        run.limits = limits_of(self.budget)
+        return run
 
     def _work(self, program: object, train: Rows, val: Rows | None, test: Rows | None) -> OptimizeWork:
         module = checked_program(program)

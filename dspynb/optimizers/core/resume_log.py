@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dspynb import errors
@@ -36,14 +36,17 @@ RolloutKey = tuple[str, str, int, int]
 @dataclass(frozen=True, slots=True)
 class LoggedResult:
     """A rollout or proposal that ended before the run was interrupted. ``event``: RolloutEnded or ProposalEnded;
-    ``calls``: its model calls."""
+    ``calls``: its model calls. ``paid``: whether the budgets in force have counted them already."""
 
     event: Any
     calls: Sequence[PredictorCalled] = ()
+    paid: bool = False
 
     def charge(self) -> None:
         """Charge the budgets in force as the calls were charged when they were made, so that a budget ends at the same
         place as in the uninterrupted run."""
+        if self.paid:
+            return
         scope = current_scope()
         for call in self.calls:
             if not call.cached:
@@ -69,6 +72,18 @@ class ResumeLog:
     proposed_ids: set[str] = field(default_factory=set)
     scored_keys: set[tuple[Any, ...]] = field(default_factory=set)
     _unused_calls: dict[str, deque[PredictorCalled]] = field(default_factory=dict)  # request key → its calls
+    _paid: frozenset[RolloutKey] = frozenset()
+
+    @property
+    def paid(self) -> Collection[RolloutKey]:
+        """The rollouts that the budgets in force have counted already: those of a forecast in the same process."""
+        return self._paid
+
+    def mark_paid(self) -> None:
+        """Note that the budgets in force have counted the rollouts already."""
+        for key, logged in self.rollouts.items():
+            self.rollouts[key] = replace(logged, paid=True)
+        self._paid = frozenset(self.rollouts)
 
     @classmethod
     def from_record(cls, record: RunRecord) -> ResumeLog:

@@ -71,6 +71,7 @@ class GEPA(Optimizer):
     """
 
     kind: ClassVar[str] = "gepa"
+    unit: ClassVar[str] = "mutation"
 
     auto: Literal["light", "medium", "heavy"] = "light"
     max_steps: PositiveInt | None = None
@@ -95,6 +96,9 @@ class GEPA(Optimizer):
     def first_step(self, task: Problem) -> int:
         size = min(self.minibatch_size, len(task.rows["train"]))
         return 2 * (len(task.rows["val"]) + self.fewest(size))  # the start and a child, each with a minibatch
+
+    def count_units(self, engine: Engine, last_step: int) -> float:  # noqa: ARG002
+        return last_step
 
     def fewest(self, size: int) -> int:
         """The least size of a minibatch where the budget has no room for ``size`` rows; in the published algorithm,

@@ -136,6 +136,7 @@ class GEPALoop:
         size = self._affordable_size(lane)
         idle = self.rows_without_progress >= _MAX_IDLE_EPOCHS * len(self.engine.train)
         if not size or idle or self.steps == self.gepa.max_steps:
+            self.engine.end_reason = self._end_reason(idle=idle)
             return None
         lane.reserved = 2 * size + len(self.engine.val)
         self.steps += 1
@@ -144,6 +145,15 @@ class GEPALoop:
         self.times_chosen[parent] = times_chosen + 1
         path = self.engine.paths[times_chosen % len(self.engine.paths)]
         return _Step(self.steps, parent, self.pool[parent], path, self._minibatch()[:size])
+
+    def _end_reason(self, *, idle: bool) -> str:
+        """Why there is no further step."""
+        if idle:
+            return f"nothing was learned from {self.rows_without_progress} training rows in a row"
+        if self.steps == self.gepa.max_steps:
+            return f"max_steps={self.gepa.max_steps} mutations were made"
+        left = min(self.limit - self.engine.submitted_rollouts, self.engine.metric_calls_left())
+        return f"the {max(0, left):g} rollouts that are left are too few for a further mutation and its validation"
 
     def _affordable_size(self, lane: Lane) -> int:
         """The size of the next minibatch: it runs twice, and validation must fit as well. 0 where that is too small."""

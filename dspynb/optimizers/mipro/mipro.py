@@ -138,6 +138,7 @@ class MIPROv2(Optimizer):
     """
 
     kind: ClassVar[str] = "mipro_v2"
+    unit: ClassVar[str] = "trial"
 
     auto: Literal["light", "medium", "heavy"] | None = "light"
     num_candidates: Annotated[int, Whole(2)] | None = None
@@ -291,6 +292,10 @@ class _Trials:
         self._close(block, number)
         while self._pending:
             await self._record_next()
+        if trials == self._sizes.trials:
+            self._engine.end_reason = f"all {trials} trials were made"
+        else:
+            self._engine.end_reason = f"after {trials} trials no new combination was found"
 
     async def _extend_space(self, person_candidates: Sequence[Candidate], number: int) -> None:
         """Add a person's instructions to the search space: in a new study of the larger space, with the trials so far

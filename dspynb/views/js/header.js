@@ -5,7 +5,7 @@
 
 import { button, element, setText } from "./dom.js";
 import { stateClass, stateText } from "./format.js";
-import { timeTexts } from "./progress.js";
+import { shareDone, timeTexts } from "./progress.js";
 import { createBudgetForm } from "./steering.js";
 
 export class HeaderView {
@@ -85,10 +85,10 @@ export class HeaderView {
   }
 
   /** @param {Header} header */
-  showBar({ ended, done, total }) {
-    this.bar.hidden = !total || ended;
-    const percent = total ? Math.min(100, (100 * done) / total) : 0;
-    this.filled.style.width = `${percent}%`;
+  showBar(header) {
+    const { ended, total, share } = header;
+    this.bar.hidden = ended || (!total && typeof share !== "number");
+    this.filled.style.width = `${100 * shareDone(header)}%`;
   }
 
   /** @param {Header} header */

@@ -25,7 +25,17 @@ export function timeTexts(header, sinceSent) {
  * @param {number} elapsed seconds
  * @returns {number | null}
  */
-function secondsLeft({ ended, total, done }, elapsed) {
-  if (ended || !total || done <= 1 || done >= total) return null;
-  return (elapsed / done) * (total - done);
+function secondsLeft(header, elapsed) {
+  const share = shareDone(header);
+  if (header.ended || header.done <= 1 || share <= 0 || share >= 1) return null;
+  return (elapsed * (1 - share)) / share;
+}
+
+/**
+ * The share of the rows that are done, or of the budget that is used if that is more. 0 if neither is known.
+ * @param {Header} header
+ * @returns {number}
+ */
+export function shareDone({ total, done, share }) {
+  return Math.min(1, Math.max(total ? done / total : 0, share ?? 0));
 }

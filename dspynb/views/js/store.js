@@ -18,6 +18,7 @@ const EMPTY_HEADER = {
   progress: "",
   done: 0,
   total: null,
+  share: null,
   result: "",
   facts: [],
   elapsed: null,

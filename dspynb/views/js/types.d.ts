@@ -12,6 +12,8 @@ export interface Header {
   total: number | null;
   result: string;
   facts: string[];
+  /** The used share of the run's own budget, from 0 to 1; null without a budget. */
+  share: number | null;
   /** Seconds at the time of sending; null before the run has started. */
   elapsed: number | null;
   /** The headings of the second column and of the outputs. */

@@ -65,6 +65,7 @@ const EMPTY_HEADER = {
   progress: "",
   done: 0,
   total: null,
+  share: null,
   result: "",
   facts: [],
   elapsed: null,
@@ -1157,9 +1158,14 @@ function timeTexts(header, sinceSent) {
   return texts;
 }
 
-function secondsLeft({ ended, total, done }, elapsed) {
-  if (ended || !total || done <= 1 || done >= total) return null;
-  return (elapsed / done) * (total - done);
+function secondsLeft(header, elapsed) {
+  const share = shareDone(header);
+  if (header.ended || header.done <= 1 || share <= 0 || share >= 1) return null;
+  return (elapsed * (1 - share)) / share;
+}
+
+function shareDone({ total, done, share }) {
+  return Math.min(1, Math.max(total ? done / total : 0, share ?? 0));
 }
 
 /* ── steering.js ── */
@@ -1289,10 +1295,10 @@ class HeaderView {
     if (this.budget.hidden) this.form.hidden = true;
   }
 
-  showBar({ ended, done, total }) {
-    this.bar.hidden = !total || ended;
-    const percent = total ? Math.min(100, (100 * done) / total) : 0;
-    this.filled.style.width = `${percent}%`;
+  showBar(header) {
+    const { ended, total, share } = header;
+    this.bar.hidden = ended || (!total && typeof share !== "number");
+    this.filled.style.width = `${100 * shareDone(header)}%`;
   }
 
   showNotes({ summary, notes }) {

@@ -8,7 +8,7 @@ from dspynb.data import tokens_text
 from dspynb.events import RunEnded, RunStarted
 from dspynb.json_checks import is_real
 from dspynb.running.record_rows import SpanRow
-from dspynb.views.run_facts import elapsed_seconds, result_text, run_setting, total_of_rows
+from dspynb.views.run_facts import budget_uses, elapsed_seconds, result_text, run_setting, total_of_rows, used_share
 from dspynb.views.texts import counted
 from dspynb.views.view_model import ViewModel
 
@@ -56,11 +56,15 @@ class Progress:
 
     @property
     def share(self) -> float | None:
-        """The share of rows that are done, from 0 to 1; None if the total is unknown."""
+        """The share of rows that are done, or of the budget that is used if that is more, from 0 to 1; None if neither
+        is known."""
+        used = used_share(self.record)
         if not self.counts_rows:
-            return None
+            return used
         done, total, _ = self.row_counts
-        return min(1.0, done / total) if total else None
+        if not total:
+            return used
+        return max(used or 0.0, min(1.0, done / total))
 
     @property
     def seconds(self) -> float:
@@ -128,7 +132,7 @@ class Progress:
     def costs(self) -> list[Fact]:
         """The number of calls and of cached calls, tokens and US dollars."""
         usage = self.record.usage
-        facts = []
+        facts = [Fact(use.text, 7) for use in budget_uses(self.record)]
         if self.record.calls:
             facts.append(Fact(counted(len(self.record.calls), "call"), 6))
         if self.record.cached:
