@@ -86,6 +86,7 @@ _HOMES = {
         "Image",
     ),
     "dspynb.modules.chain_of_thought": ("ChainOfThought",),
+    "dspynb.modules.ensemble": ("Ensemble",),
     "dspynb.modules.majority": ("majority",),
     "dspynb.modules.module": ("Module",),
     "dspynb.modules.multi_chain_comparison": ("MultiChainComparison",),
@@ -133,6 +134,7 @@ _HOMES = {
         "current_hint",
         "hints",
     ),
+    "dspynb.scope.saved_settings": ("settings",),
     "dspynb.scope.settings": (
         "configure",
         "context",
@@ -157,9 +159,11 @@ __all__ = [*sorted(_HOME_OF), "__version__"]  # noqa: PLE0604
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
+        from dspynb.contrib.migration.dspy_names import advice_on
         from dspynb.errors import nearest
 
-        raise AttributeError(f"module 'dspynb' has no attribute {name!r}.{nearest(name, _HOME_OF)}")
+        advice = f" {advice_on(name)}".rstrip() or nearest(name, _HOME_OF)
+        raise AttributeError(f"module 'dspynb' has no attribute {name!r}.{advice}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value

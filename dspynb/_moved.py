@@ -186,6 +186,7 @@ def install() -> None:
     """Make the old paths importable."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+        sys.meta_path.append(_DSPyFinder())
 
 
 class _Finder(MetaPathFinder):
@@ -204,6 +205,26 @@ class _Finder(MetaPathFinder):
         if new is None:
             return None
         return ModuleSpec(fullname, _AliasLoader(old, new))
+
+
+class _DSPyFinder(MetaPathFinder):
+    """Refuses imports of DSPy's names, such as ``from dspynb import InputField``, with dspynb's name for them. It is
+    the last finder, so that it sees only what no other finds."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        root, _, name = fullname.partition(".")
+        if root == "dspynb" and name and "." not in name:
+            from dspynb.contrib.migration.dspy_names import advice_on
+
+            advice = advice_on(name)
+            if advice:
+                raise ImportError(f"cannot import {fullname}. {advice}", name=fullname)
+        return None
 
 
 def _new_path(old: str) -> str | None:

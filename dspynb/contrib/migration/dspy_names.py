@@ -43,7 +43,7 @@ DSPY_NAMES: dict[str, tuple[str | None, str]] = {
     "Tool": ("Tool", "`dn.mcp_tools` for tools of an MCP server"),
     "BaseModule": ("Module", ""),
     "Module": ("Module", "`async def forward`"),
-    "Completions": ("Prediction.completions", "a list of predictions"),
+    "Completions": ("Prediction", "`prediction.completions`, a list of predictions"),
     "Example": ("Example", "immutable"),
     "Prediction": ("Prediction", "immutable"),
     # signatures
@@ -123,7 +123,7 @@ DSPY_NAMES: dict[str, tuple[str | None, str]] = {
     "lm15": (None, "dn.LM reaches providers directly, or through litellm"),
     "inspect_history": ("history", ""),
     "pretty_print_history": ("history", ""),
-    "track_usage": ("Prediction.usage", "always on"),
+    "track_usage": ("Prediction", "`prediction.usage`, always on"),
     "is_retryable_lm_error": (None, "dn.LM retries by itself; `retries=`"),
     # settings, the cache and saved programs
     "configure": ("configure", ""),
