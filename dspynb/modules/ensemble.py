@@ -61,6 +61,7 @@ class EnsembleProgram(Module):
         """What ``reduce`` makes of the predictions."""
         chosen = self.programs
         if self.size is not None:
-            chosen = random.Random(f"{self.seed} {inputs!r}").sample(self.programs, self.size)
+            generator = random.Random(f"{self.seed} {inputs!r}")  # noqa: S311  # not for secrets
+            chosen = generator.sample(self.programs, self.size)
         predictions: list[Prediction] = await asyncio.gather(*[program(**inputs) for program in chosen])
         return self.reduce(predictions)

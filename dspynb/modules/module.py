@@ -18,7 +18,14 @@ from dspynb.lm.resolve import check_lm
 from dspynb.modules.batch import run_batch
 from dspynb.modules.compose import accepted_values, apply_function, check_fit
 from dspynb.modules.copying import copy_instance
-from dspynb.modules.discovery import advisor_uids, calls_inside, hinted_paths, named_modules, named_predictors, resolve_path
+from dspynb.modules.discovery import (
+    advisor_uids,
+    calls_inside,
+    hinted_paths,
+    named_modules,
+    named_predictors,
+    resolve_path,
+)
 from dspynb.modules.forward import as_prediction, check_forward, checked_awaitable
 from dspynb.options import Concurrency
 from dspynb.redact import error_text, redact_values

@@ -83,8 +83,8 @@ class SettingsInForce(Mapping[str, Any]):
             raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
             raise ConfigurationError(
-                f"{path} has no settings of dspynb ({shorten(error, 100)}). A file of DSPy is a pickle, which runs code "
-                "when it is read: write the settings anew with dn.configure"
+                f"{path} has no settings of dspynb ({shorten(error, 100)}). A file of DSPy is a pickle, which runs "
+                "code when it is read: write the settings anew with dn.configure"
             ) from None
         if not isinstance(values, dict) or values.pop("dspynb_settings", None) != 1:
             raise ConfigurationError(f"{path} has no settings of dspynb: dn.settings.save(path) writes such a file")

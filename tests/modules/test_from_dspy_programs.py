@@ -53,13 +53,19 @@ def reply(request):
         values["next_tool_args"] = {"city": "Rome"} if is_first else {}
     fields = {name: value for name, value in values.items() if f"[[ ## {name} ## ]]" in asked}
     return "\n".join(
-        f"[[ ## {name} ## ]]\n{value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items()
+        f"[[ ## {name} ## ]]\n{value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in fields.items()
     )
 
 
 RUNS = [
     ("RAG", (), {"question": "capital france"}, {"response": "Paris"}),
-    ("MultiHop", (), {"claim": "capital rome"}, {"notes": ["noted", "noted"], "titles": ["capital rome", "italy capital"]}),
+    (
+        "MultiHop",
+        (),
+        {"claim": "capital rome"},
+        {"notes": ["noted", "noted"], "titles": ["capital rome", "italy capital"]},
+    ),
     ("ManyLabels", (["high fever", "cough"],), {"text": "hot; cold"}, {"reactions": ["high fever", "cough"]}),
     ("Extraction", (), {"letter": "Dear"}, {"summary": "A letter of Ada."}),
     ("Math", (), {"problem": "2+2"}, {"answer": 4.0, "best": 4.0}),

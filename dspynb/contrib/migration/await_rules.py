@@ -99,15 +99,9 @@ class ProgramNames:
             return self._is_program_name(node)
         if isinstance(node, ast.Attribute):
             return isinstance(node.value, ast.Name) and node.value.id == "self" and node.attr in self.attributes
-        if isinstance(node, ast.Subscript):
-            return self.is_program(node.value)
-        if isinstance(node, ast.NamedExpr | ast.Starred):
-            return self.is_program(node.value)
-        if isinstance(node, ast.IfExp):
-            return self.is_program(node.body) or self.is_program(node.orelse)
-        if isinstance(node, ast.BoolOp):
-            return any(self.is_program(value) for value in node.values)
-        return isinstance(node, ast.Call) and is_program_class(self.value_of(node.func))
+        if isinstance(node, ast.Call):
+            return is_program_class(self.value_of(node.func))
+        return any(self.is_program(choice) for choice in _choices(node))
 
     def contains_programs(self, node: ast.AST) -> bool:
         """Whether what an expression gives can have programs in it: ``enumerate(self.steps)``, ``[Predict(…)]``."""
@@ -115,15 +109,7 @@ class ProgramNames:
             return True
         if isinstance(node, ast.Call):
             return self._call_gives_programs(node)
-        if isinstance(node, ast.List | ast.Tuple | ast.Set):
-            return any(self.contains_programs(item) for item in node.elts)
-        if isinstance(node, ast.Dict):
-            return any(self.contains_programs(item) for item in node.values)
-        if isinstance(node, ast.ListComp | ast.GeneratorExp | ast.SetComp):
-            return self.contains_programs(node.elt)
-        if isinstance(node, ast.DictComp):
-            return self.contains_programs(node.value)
-        return isinstance(node, ast.BinOp) and (self.contains_programs(node.left) or self.contains_programs(node.right))
+        return any(self.contains_programs(item) for item in _items(node))
 
     def _call_gives_programs(self, call: ast.Call) -> bool:
         if isinstance(call.func, ast.Name) and call.func.id in _ITERATORS:
@@ -206,12 +192,34 @@ class ProgramNames:
                         self.locals.setdefault(method, set()).add(name)
 
 
+def _choices(node: ast.AST) -> list[ast.expr]:
+    """The expressions of which one is the value of ``node``, or contains it."""
+    if isinstance(node, ast.NamedExpr | ast.Starred | ast.Subscript):
+        return [node.value]
+    if isinstance(node, ast.IfExp):
+        return [node.body, node.orelse]
+    return node.values if isinstance(node, ast.BoolOp) else []
+
+
+def _items(node: ast.AST) -> list[ast.expr]:
+    """The expressions whose values are in the container that ``node`` makes."""
+    if isinstance(node, ast.List | ast.Tuple | ast.Set):
+        return node.elts
+    if isinstance(node, ast.Dict):
+        return node.values
+    if isinstance(node, ast.ListComp | ast.GeneratorExp | ast.SetComp):
+        return [node.elt]
+    if isinstance(node, ast.DictComp):
+        return [node.value]
+    return [node.left, node.right] if isinstance(node, ast.BinOp) else []
+
+
 def _attribute(value: Any, name: str) -> Any:
     if value is MISSING:
         return MISSING
     try:
         return getattr(value, name, MISSING)
-    except Exception:  # noqa: BLE001  # a property of the user's class
+    except Exception:  # a property of the user's class
         return MISSING
 
 

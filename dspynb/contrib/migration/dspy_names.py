@@ -22,7 +22,7 @@ _DECISIONS = "experimental in DSPy; use Literal, float or bool outputs"
 _COMPOSE = "run programs with asyncio.gather, or program.batch(rows)"
 _PICKLE = "a folder or pickle runs code when it is loaded; create the program and use program.load(path)"
 _TRAINING = f"{_WEIGHTS}; use a library for training"
-_ERRORS = "dn.errors has one class per kind of failure"
+_ERRORS = "`errors` has one class per kind of failure"
 
 DSPY_NAMES: dict[str, tuple[str | None, str]] = {
     # programs

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
+import sys
 from collections.abc import Callable, Mapping
 from itertools import count
 from types import FunctionType
 from typing import Any
 
 import dspynb
-from dspynb.contrib.migration.await_rules import holds_programs, is_program, is_program_class
+from dspynb.contrib.migration.await_rules import holds_programs, is_program, is_program_class, root_names
 from dspynb.contrib.migration.names import dspy_class
 from dspynb.contrib.migration.rewrite import Rewriter
 from dspynb.contrib.migration.signature_source import signature_source
@@ -97,7 +98,7 @@ class OwnForwards:
             new = self.module_class(value)
         elif isinstance(value, FunctionType):
             new = self._function(value)
-        elif is_signature(value) or dspy_class(type(value)) is not None and not isinstance(value, type):
+        elif is_signature(value) or (dspy_class(type(value)) is not None and not isinstance(value, type)):
             new = self._convert(value)
         else:
             return value
@@ -111,11 +112,12 @@ class OwnForwards:
         self._classes[cls] = Module  # so that a class that uses itself ends
         methods = [value for value in vars(cls).values() if isinstance(value, FunctionType)]
         namespace = _namespace(methods)
+        source = class_source(cls)
+        namespace.update(_bases(source, cls))
         for base in cls.__bases__:
-            if dspy_class(base) is not None and dspy_class(base) is not base:
+            if is_program_class(base) and dspy_class(base) is not base:
                 self.module_class(base, instance)
-                namespace.setdefault(base.__name__, base)
-        new = self._run(class_source(cls), cls.__name__, namespace, methods, instance)
+        new = self._run(source, cls.__name__, namespace, methods, instance)
         if new is not None:
             self._classes[cls] = new
         return self._classes[cls]
@@ -191,6 +193,17 @@ def _namespace(functions: list[FunctionType]) -> dict[str, Any]:
             except ValueError:  # not yet set
                 continue
     names.pop("__class__", None)
+    return names
+
+
+def _bases(source: str, cls: type) -> dict[str, Any]:
+    """The names of the bases in a class statement, which none of its methods may use."""
+    statement = ast.parse(source).body[0]
+    names: dict[str, Any] = {}
+    for expression, base in zip(getattr(statement, "bases", ()), cls.__bases__, strict=False):
+        path = root_names(expression)
+        if path is not None:
+            names[path[0]] = base if len(path) == 1 else sys.modules[base.__module__.partition(".")[0]]
     return names
 
 

@@ -144,7 +144,9 @@ class Rewriter:
 
     def _is_passed_to_waiting(self, call: ast.AST) -> bool:
         node = self._parents.get(call)
-        while isinstance(node, ast.Starred | ast.ListComp | ast.GeneratorExp | ast.List | ast.Tuple | ast.comprehension):
+        while isinstance(
+            node, ast.Starred | ast.ListComp | ast.GeneratorExp | ast.List | ast.Tuple | ast.comprehension
+        ):
             node = self._parents.get(node)
         if not isinstance(node, ast.Call):
             return False
@@ -180,7 +182,9 @@ class Rewriter:
 
     def _add_await(self, call: ast.Call) -> None:
         if self._names.function_of(call) is None or self._is_in_lambda(call):
-            self._problem(call, "a program is called in a lambda or outside of a function, where nothing can be awaited")
+            self._problem(
+                call, "a program is called in a lambda or outside of a function, where nothing can be awaited"
+            )
             return
         parent = self._parents.get(call)
         first_text = isinstance(parent, ast.Subscript) and parent.value is call and self._is_model(call.func)
@@ -223,7 +227,7 @@ class Rewriter:
         if program is MISSING or dspy_class(type(program)) is type(program) or not hasattr(program, "forward"):
             self._problem(call, "a program is called with positional arguments: name them")
             return
-        names = [name for name in inspect.signature(program.forward).parameters]
+        names = list(inspect.signature(program.forward).parameters)
         for name, argument in zip(names, call.args, strict=False):
             if not isinstance(argument, ast.Starred):
                 self._edits.insert(self._edits.start(argument), f"{name}=", outside=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
+import re
 import textwrap
 from types import FunctionType
 from typing import Any
@@ -98,8 +99,8 @@ def _definition(function: FunctionType, kinds: Any, name: str) -> str:
     lines = linecache.getlines(code.co_filename, function.__globals__)
     try:
         tree = ast.parse("".join(lines))
-    except SyntaxError:
-        return ""
+    except SyntaxError:  # the file is not Python, as a page of documentation or a saved notebook
+        return _block(lines[: code.co_firstlineno], lines, name)
     found = ""
     for node in ast.walk(tree):
         if isinstance(node, kinds) and node.name == name:
@@ -107,3 +108,11 @@ def _definition(function: FunctionType, kinds: Any, name: str) -> str:
             if first <= code.co_firstlineno <= (node.end_lineno or 0):
                 found = textwrap.dedent("".join(lines[first - 1 : node.end_lineno]))
     return found
+
+
+def _block(before: list[str], lines: list[str], name: str) -> str:
+    """The block of the last ``class name`` or ``def name`` in ``before``; empty if there is none."""
+    for number in range(len(before) - 1, -1, -1):
+        if re.match(rf"\s*(class|def|async def)\s+{re.escape(name)}\b", before[number]):
+            return textwrap.dedent("".join(inspect.getblock(lines[number:])))
+    return ""

@@ -55,7 +55,9 @@ class _SemanticMetric:
 
     def __init__(self, threshold: float | None, question: str, label: str, field: str) -> None:
         if threshold is not None and not 0 <= threshold <= 1:
-            raise ConfigurationError(f"{type(self).__name__}: threshold must be from 0 to 1, or None, got {threshold!r}")
+            raise ConfigurationError(
+                f"{type(self).__name__}: threshold must be from 0 to 1, or None, got {threshold!r}"
+            )
         self.threshold = threshold
         self.question = question
         self.label = label
