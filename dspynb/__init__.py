@@ -152,17 +152,24 @@ _HOMES = {
     ),
     "dspynb.signatures.signature": ("Signature",),
 }
-install()
+
+
+def _advice_on(name: str) -> str:
+    from dspynb.contrib.migration.dspy_names import advice_on
+
+    return advice_on(name)
+
+
+install(_advice_on)
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [*sorted(_HOME_OF), "__version__"]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
-        from dspynb.contrib.migration.dspy_names import advice_on
         from dspynb.errors import nearest
 
-        advice = f" {advice_on(name)}".rstrip() or nearest(name, _HOME_OF)
+        advice = f" {_advice_on(name)}".rstrip() or nearest(name, _HOME_OF)
         raise AttributeError(f"module 'dspynb' has no attribute {name!r}.{advice}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value

@@ -52,7 +52,7 @@ class EnsembleProgram(Module):
     ) -> None:
         if not programs or (size or 1) > len(programs):
             raise ConfigurationError(f"Ensemble takes at least {size or 1} programs, got {len(programs)}")
-        self.programs = [checked_program("Ensemble", program) for program in programs]
+        self.programs = [checked_program(program) for program in programs]
         self.reduce = reduce
         self.size = size
         self.seed = seed

@@ -44,14 +44,14 @@ def programs():
 def reply(request):
     """One value for each output that the prompt asks for; an agent calls the weather tool, and then finishes."""
     text = "\n".join(str(message["content"]) for message in request.messages)
-    asked = text.rpartition("Respond with")[2]
+    output_text = text.rpartition("Respond with")[2]
     values = dict(VALUES)
-    if "[[ ## next_tool_name ## ]]" in asked:
+    if "[[ ## next_tool_name ## ]]" in output_text:
         is_first = "It is sunny" not in text
         values["next_thought"] = "Look."
         values["next_tool_name"] = "get_weather" if is_first else "finish"
         values["next_tool_args"] = {"city": "Rome"} if is_first else {}
-    fields = {name: value for name, value in values.items() if f"[[ ## {name} ## ]]" in asked}
+    fields = {name: value for name, value in values.items() if f"[[ ## {name} ## ]]" in output_text}
     return "\n".join(
         f"[[ ## {name} ## ]]\n{value if isinstance(value, str) else json.dumps(value)}"
         for name, value in fields.items()

@@ -100,9 +100,9 @@ class Rewriter:
             is_forward = isinstance(node, ast.FunctionDef) and node in self._methods.values() and node.name == "forward"
             if is_forward or isinstance(node, ast.AsyncFunctionDef):
                 self._async.add(node)
-        found = -1
-        while found != len(self._async):
-            found = len(self._async)
+        size = -1
+        while size != len(self._async):
+            size = len(self._async)
             for node in ast.walk(self._tree):
                 function = self._names.function_of(node)
                 if function is not None and isinstance(node, ast.Call) and self._is_awaited(node):

@@ -101,13 +101,13 @@ def _definition(function: FunctionType, kinds: Any, name: str) -> str:
         tree = ast.parse("".join(lines))
     except SyntaxError:  # the file is not Python, as a page of documentation or a saved notebook
         return _block(lines[: code.co_firstlineno], lines, name)
-    found = ""
+    source = ""
     for node in ast.walk(tree):
         if isinstance(node, kinds) and node.name == name:
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
             if first <= code.co_firstlineno <= (node.end_lineno or 0):
-                found = textwrap.dedent("".join(lines[first - 1 : node.end_lineno]))
-    return found
+                source = textwrap.dedent("".join(lines[first - 1 : node.end_lineno]))
+    return source
 
 
 def _block(before: list[str], lines: list[str], name: str) -> str:

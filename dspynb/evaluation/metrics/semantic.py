@@ -131,6 +131,13 @@ class CompleteAndGrounded(_SemanticMetric):
 
     The arguments are those of ``SemanticF1``; ``context``: the output of the prediction that has the sources. The parts
     of the Score are ``completeness`` and ``groundedness``.
+
+    >>> replies = ["discussion: All.\\ncompleteness: 1.0", "discussion: Half.\\ngroundedness: 0.5"]
+    >>> metric = dn.metrics.CompleteAndGrounded(lm=dn.ScriptedLM(replies))
+    >>> row = dn.Example(question="Capital of France?", response="Paris")
+    >>> prediction = dn.Prediction(response="Paris, of course.", context=["Paris is in France."])
+    >>> dn.run_sync(lambda: metric(row, prediction)).parts
+    {'completeness': 1.0, 'groundedness': 0.5}
     """
 
     def __init__(
