@@ -61,7 +61,7 @@ def from_dspy(thing: object, *, run_code: bool = False, show: bool = True) -> An
         return [from_dspy(item, run_code=run_code, show=show) for item in thing]
     if is_signature(thing):
         return convert_signature(thing)
-    if is_program_class(thing) and dspy_class(thing) is not thing:
+    if isinstance(thing, type) and is_program_class(thing) and dspy_class(thing) is not thing:
         return ProgramConverter(run_code, from_dspy).convert_class(thing)
     if isinstance(thing, type):
         raise _not_convertible(thing)
