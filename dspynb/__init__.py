@@ -87,6 +87,7 @@ _HOMES = {
         "Image",
     ),
     "dspynb.modules.chain_of_thought": ("ChainOfThought",),
+    "dspynb.modules.ensemble": ("Ensemble",),
     "dspynb.modules.function_program": ("as_program",),
     "dspynb.modules.majority": ("majority",),
     "dspynb.modules.module": ("Module",),
@@ -135,6 +136,7 @@ _HOMES = {
         "current_hint",
         "hints",
     ),
+    "dspynb.scope.saved_settings": ("settings",),
     "dspynb.scope.settings": (
         "configure",
         "context",
@@ -152,7 +154,15 @@ _HOMES = {
     ),
     "dspynb.signatures.signature": ("Signature",),
 }
-install()
+
+
+def _advice_on(name: str) -> str:
+    from dspynb.contrib.migration.dspy_names import advice_on
+
+    return advice_on(name)
+
+
+install(_advice_on)
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [*sorted(_HOME_OF), "__version__"]  # noqa: PLE0604
 
@@ -161,9 +171,9 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         from dspynb.errors import nearest
 
+        advice = f" {_advice_on(name)}".rstrip() or nearest(name, _HOME_OF)
         # With a name, Python adds a suggestion of its own, from the attributes of ``obj``; None has no similar ones.
-        message = f"module 'dspynb' has no attribute {name!r}.{nearest(name, _HOME_OF)}"
-        raise AttributeError(message, name=name, obj=None)
+        raise AttributeError(f"module 'dspynb' has no attribute {name!r}.{advice}", name=name, obj=None)
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value

@@ -58,6 +58,7 @@ from dspynb.lm.testing import ScriptedLM as ScriptedLM
 from dspynb.media.values import File as File
 from dspynb.media.values import Image as Image
 from dspynb.modules.chain_of_thought import ChainOfThought as ChainOfThought
+from dspynb.modules.ensemble import Ensemble as Ensemble
 from dspynb.modules.function_program import as_program as as_program
 from dspynb.modules.majority import majority as majority
 from dspynb.modules.module import Module as Module
@@ -92,6 +93,7 @@ from dspynb.scope.core import current_attempt as current_attempt
 from dspynb.scope.core import current_scope as current_scope
 from dspynb.scope.hints import current_hint as current_hint
 from dspynb.scope.hints import hints as hints
+from dspynb.scope.saved_settings import settings as settings
 from dspynb.scope.settings import configure as configure
 from dspynb.scope.settings import context as context
 from dspynb.scope.snapshot import snapshot as snapshot
@@ -122,6 +124,7 @@ __all__ = [  # noqa: RUF022
     "DataOverlapWarning",
     "DistillHints",
     "DspynbError",
+    "Ensemble",
     "Evaluate",
     "Evaluation",
     "Example",
@@ -205,6 +208,7 @@ __all__ = [  # noqa: RUF022
     "run_sync",
     "runs",
     "score_table",
+    "settings",
     "snapshot",
     "split",
     "trace",

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -182,10 +182,11 @@ def moved_name(package: str, name: str) -> Any:
     return getattr(importlib.import_module(f"dspynb.{home}"), name)
 
 
-def install() -> None:
-    """Make the old paths importable."""
+def install(advise: Callable[[str], str]) -> None:
+    """Make the old paths importable. ``advise``: what to use for a name of DSPy, as a sentence; empty for others."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+        sys.meta_path.append(_DSPyFinder(advise))
 
 
 class _Finder(MetaPathFinder):
@@ -204,6 +205,27 @@ class _Finder(MetaPathFinder):
         if new is None:
             return None
         return ModuleSpec(fullname, _AliasLoader(old, new))
+
+
+class _DSPyFinder(MetaPathFinder):
+    """Refuses imports of DSPy's names, such as ``from dspynb import InputField``, with dspynb's name for them. It is
+    the last finder, so that it sees only what no other finds."""
+
+    def __init__(self, advise: Callable[[str], str]) -> None:
+        self._advise = advise
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        root, _, name = fullname.partition(".")
+        if root == "dspynb" and name and "." not in name:
+            advice = self._advise(name)
+            if advice:
+                raise ImportError(f"cannot import {fullname}. {advice}", name=fullname)
+        return None
 
 
 def _new_path(old: str) -> str | None:

@@ -47,6 +47,11 @@ class History(Sequence[Example]):
         turn.update(values)
         return type(self)([*self._turns, turn])
 
+    @property
+    def messages(self) -> tuple[Example, ...]:
+        """The turns. DSPy's name for them; ``append`` returns a History with one more."""
+        return self._turns
+
     @overload
     def __getitem__(self, index: int) -> Example: ...
     @overload

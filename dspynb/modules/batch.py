@@ -23,10 +23,11 @@ from dspynb.scope.core import Layer, current_scope
 if TYPE_CHECKING:
     from dspynb.modules.module import Module
 
-__all__ = ["BatchWork", "column_of", "inputs_of", "own_run", "takes_of_rows"]
+__all__ = ["UNFINISHED", "BatchWork", "column_of", "inputs_of", "own_run", "takes_of_rows"]
 
 Row = Prediction | Exception
-_UNFINISHED = object()
+UNFINISHED: Any = object()
+"""The result of a row that has not ended."""
 
 
 class BatchWork:
@@ -35,7 +36,7 @@ class BatchWork:
     def __init__(self, module: Module, rows: Sequence[Example], width: int, executor: Executor | None = None) -> None:
         self.module = module
         self.rows = rows
-        self.results: list[Any] = [_UNFINISHED] * len(rows)
+        self.results: list[Any] = [UNFINISHED] * len(rows)
         self.probe: Container[int] | None = None  # the only rows to run: those of a forecast
         self._run_row = row_runner(executor)
         self.pool = run_pool(len(rows), width, module.most_calls(), self._step)
@@ -61,7 +62,7 @@ class BatchWork:
             error = BudgetExhausted(f"the run ended before this row had a result: {budget_error}")
         results: list[Row] = []
         for result in self.results:
-            if result is _UNFINISHED:
+            if result is UNFINISHED:
                 results.append(copy.copy(error))
             else:
                 results.append(result)
@@ -72,10 +73,10 @@ class BatchWork:
         return takes_of_rows(self.module, self._is_open, here=self._run_row is run_row)
 
     def _is_open(self, row: int) -> bool:
-        return 0 <= row < len(self.rows) and self.results[row] is _UNFINISHED
+        return 0 <= row < len(self.rows) and self.results[row] is UNFINISHED
 
     async def _step(self, index: int, funds: Allowance | None) -> None:
-        if self.results[index] is not _UNFINISHED or (self.probe is not None and index not in self.probe):
+        if self.results[index] is not UNFINISHED or (self.probe is not None and index not in self.probe):
             return
         scope = current_scope()
         span = new_span()

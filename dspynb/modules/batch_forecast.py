@@ -15,7 +15,7 @@ from dspynb.forecasting.forecast import Forecast
 from dspynb.forecasting.independent_rows import courses_of_rows
 from dspynb.forecasting.probe import Probed, ProbedRuns, probe_count, spread_rows
 from dspynb.forecasting.sources import Sources, known_costs
-from dspynb.modules.batch import BatchWork, Row, inputs_of
+from dspynb.modules.batch import UNFINISHED, BatchWork, Row, inputs_of
 from dspynb.modules.fingerprint import models_of, program_fingerprint
 from dspynb.modules.ordered_pool import pool_width
 from dspynb.running.executor import Executor
@@ -73,7 +73,7 @@ async def _run_probe(work: BatchWork, count: int) -> Run | None:
     """Run the probe rows, those of an earlier forecast included, and return their run."""
     module = work.module
     earlier = _PROBED.find(module, _settings(work))
-    missing = count if earlier is None else count - sum(result is not None for result in earlier.done)
+    missing = count if earlier is None else count - sum(result is not UNFINISHED for result in earlier.done)
     if missing <= 0:
         return None if earlier is None else earlier.run
     run = _continued_run(work) or _new_run(work)

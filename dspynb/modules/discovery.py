@@ -21,6 +21,7 @@ __all__ = [
     "calls_inside",
     "hinted_paths",
     "inner_modules",
+    "named_modules",
     "named_predictors",
     "resolve_path",
     "warn_of_hidden",
@@ -50,6 +51,23 @@ def named_predictors(root: object) -> list[tuple[str, Predict]]:
             continue
         pending.extend((_join(path, step), part) for step, part in reversed(parts) if type(part) not in _LEAVES)
     return predictors
+
+
+def named_modules(root: Module) -> list[tuple[str, Module]]:
+    """(path, module) for the root, as ``self``, and every module inside it, each once, in the order of attributes."""
+    modules: list[tuple[str, Module]] = []
+    visited: dict[int, Any] = {}
+    pending: list[tuple[str, Any]] = [("", root)]
+    while pending:
+        path, value = pending.pop()
+        parts = _parts(value)
+        if parts is None or id(value) in visited:
+            continue
+        visited[id(value)] = value
+        if _is_module(value):
+            modules.append((path or "self", value))
+        pending.extend((_join(path, step), part) for step, part in reversed(parts) if type(part) not in _LEAVES)
+    return modules
 
 
 def calls_inside(root: object) -> int:

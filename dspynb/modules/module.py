@@ -20,7 +20,14 @@ from dspynb.lm.resolve import check_lm
 from dspynb.modules.batch_forecast import forecast_batch, run_batch
 from dspynb.modules.compose import accepted_values, apply_function, check_fit
 from dspynb.modules.copying import copy_instance
-from dspynb.modules.discovery import advisor_uids, calls_inside, hinted_paths, named_predictors, resolve_path
+from dspynb.modules.discovery import (
+    advisor_uids,
+    calls_inside,
+    hinted_paths,
+    named_modules,
+    named_predictors,
+    resolve_path,
+)
 from dspynb.modules.forward import as_prediction, check_forward, checked_awaitable, recorded_outputs, with_outputs
 from dspynb.not_awaited import explains_await
 from dspynb.options import Concurrency
@@ -208,6 +215,38 @@ class Module:
         predictor has several); None if there is none."""
         return resolve_path(self, path)
 
+    def named_sub_modules(self, type_: type | None = None) -> Iterator[tuple[str, Module]]:
+        """(dotted path, module) for the program, whose path is ``self``, and every module inside it, each once.
+
+        ``type_``: only modules of this class; None for all.
+
+        >>> program = dn.ChainOfThought("question -> answer")
+        >>> [path for path, _ in program.named_sub_modules()]
+        ['self', 'predict']
+        """
+        for path, module in named_modules(self):
+            if type_ is None or isinstance(module, type_):
+                yield path, module
+
+    def reset(self) -> None:
+        """Remove the demos of every predictor, and the model that it has of its own. Instructions stay."""
+        for _, predictor in self.named_predictors():
+            predictor.demos = []
+            predictor.lm = None
+
+    def reset_copy(self) -> Self:
+        """A copy of the program after ``reset``. The program itself does not change. Raises StateError.
+
+        >>> ask = dn.Predict("question -> answer", demos=[{"question": "1+1?", "answer": "2"}])
+        >>> len(ask.reset_copy().demos), len(ask.demos)
+        (0, 1)
+        """
+        from dspynb.state.state import copy_program
+
+        new = copy_program(self, "create another program")
+        new.reset()
+        return new
+
     def dump_state(self) -> dict[str, Any]:
         """What the program has learned, as values that JSON can represent: the instruction, demos and signature of each
         predictor, by path.
@@ -267,6 +306,8 @@ class Module:
     def save(self, path: str | Path) -> None:
         """Write the state to a JSON file, atomically. Raises StateError.
 
+        The file also names the model and temperature of each predictor, as information; loading ignores them.
+
         >>> ask = dn.Predict("question -> answer", instruction="Be brief.")
         >>> ask.save("ask.json")
         >>> loaded = dn.Predict("question -> answer")
@@ -275,8 +316,9 @@ class Module:
         'Be brief.'
         """
         from dspynb.state.files import write_state
+        from dspynb.state.models import models_in
 
-        write_state(path, self.dump_state())
+        write_state(path, {**self.dump_state(), "models": models_in(self)})
 
     def load(self, path: str | Path, *, strict: bool = True) -> None:
         """Load a state from a file that ``save`` or DSPy's ``save("….json")`` wrote; see ``load_state``. Raises

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import dspynb
 from dspynb.errors import StateError, nearest, shorten
@@ -77,6 +77,8 @@ class SavedProgram(_Part):
     dspynb_version: str
     program: str
     predictors: dict[str, SavedPredictor]
+    models: dict[str, Any] = Field(default_factory=dict)
+    """The model and temperature of each predictor when the file was written; not loaded."""
 
 
 def dump_state(program: Program) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from dspynb.agents.react import ReAct
 from dspynb.contrib.migration.metrics import convert_metric, max_failures_of, user_reward
 from dspynb.contrib.migration.models import convert_model, sampling_settings
 from dspynb.contrib.migration.names import describe_type, dspy_class, kind_of, overrides
+from dspynb.contrib.migration.own_forward import OwnForwards, Source
 from dspynb.contrib.migration.signatures import comparison_fields, convert_signature
-from dspynb.contrib.migration.skeleton import own_forward_error
 from dspynb.contrib.migration.tools import convert_tool
 from dspynb.contrib.migration.trajectories import convert_trajectory
 from dspynb.contrib.migration.values import convert_value
@@ -34,24 +34,52 @@ __all__ = ["PROGRAM_CONVERTERS", "ProgramConverter"]
 class ProgramConverter:
     """Converts one program. A model that several predictors share is converted to one model.
 
-    ``run_code``: whether a ProgramOfThought in it may run code that a model wrote.
+    ``run_code``: whether a ProgramOfThought in it may run code that a model wrote. ``convert``: converts objects in it
+    that are no programs.
     """
 
-    def __init__(self, run_code: bool = False) -> None:
+    def __init__(self, run_code: bool = False, convert: Callable[[Any], Any] | None = None) -> None:
         self.run_code = run_code
+        self._own_forwards = OwnForwards(self._convert_inside(convert), run_code)
         self._models: dict[int, Any] = {}  # by the id of the dspy.LM
 
     def convert(self, dspy_module: object) -> Module:
-        """Convert a module. Raises InputError if it has a forward method of its own, or no counterpart."""
+        """Convert a module. Raises InputError if it has no counterpart, or a part of it cannot be rewritten."""
         kind = kind_of(dspy_module) or ""
-        if kind == "Module" or overrides(dspy_module, "forward", "aforward", "__call__", "acall"):
-            raise own_forward_error(dspy_module)
+        if kind in ("Module", "BaseModule") or overrides(dspy_module, "forward", "aforward"):
+            return self._own_forwards.program(dspy_module)
         if kind not in PROGRAM_CONVERTERS:
             raise InputError(
                 f"{describe_type(dspy_module)} has no counterpart here. Programs that have: "
                 f"{', '.join(PROGRAM_CONVERTERS)}"
             )
         return PROGRAM_CONVERTERS[kind](self, dspy_module)
+
+    @property
+    def has_source(self) -> bool:
+        """Whether a class was rewritten."""
+        return self._own_forwards.has_source
+
+    @property
+    def source(self) -> Source:
+        """The source of the classes and functions that were rewritten."""
+        return self._own_forwards.source
+
+    def convert_class(self, cls: type) -> Source:
+        """The rewritten source of a class of modules. Raises InputError if a part of it cannot be rewritten."""
+        self._own_forwards.module_class(cls)
+        self._own_forwards.check(cls)
+        return self.source
+
+    def _convert_inside(self, convert: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+        def convert_inside(value: Any) -> Any:
+            if hasattr(type(value), "named_predictors") or convert is None:
+                return self.convert(value)
+            if kind_of(value) == "LM":
+                return self._model(value)
+            return convert(value)
+
+        return convert_inside
 
     def copy_state(self, predictor: Predict, dspy_predict: Any, instruction: str | None = None) -> None:
         """Copy demos, settings and model of a dspy.Predict. ``instruction``: to set in place of the signature's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dspynb.contrib.migration.await_rules import is_program_class
 from dspynb.contrib.migration.metrics import convert_metric
 from dspynb.contrib.migration.models import convert_model
 from dspynb.contrib.migration.names import describe_type, dspy_class, kind_of
@@ -28,20 +29,26 @@ _CONVERTERS = {
 """For the classes of DSPy other than programs and signatures: the function that converts an object."""
 
 
-def from_dspy(thing: object, *, run_code: bool = False) -> Any:
+def from_dspy(thing: object, *, run_code: bool = False, show: bool = True) -> Any:
     """Convert an object of DSPy to the one of dspynb that does the same: ``program = dn.from_dspy(compiled)``.
 
     The object of DSPy is not changed.
 
-    ``thing``: a program of Predict, ChainOfThought, ReAct, ProgramOfThought, MultiChainComparison, BestOfN and Refine,
-    with its demos, instructions, models and settings; a dspy.Signature class; an Example or Prediction; an LM, with its
+    ``thing``: a program of Predict, ChainOfThought, ReAct, ProgramOfThought, MultiChainComparison, BestOfN, Refine and
+    modules with a ``forward`` of their own, with its demos, instructions, models and settings; a class of such modules,
+    for which the rewritten source is returned; a dspy.Signature class; an Example or Prediction; an LM, with its
     key; a Tool, Image, File or History; a metric or reward, which is a function of (example, prediction) or of the five
     arguments that GEPA passes; or a list of these. ``run_code``: whether a ProgramOfThought may run the code that a
-    model writes, False by default.
+    model writes, False by default. ``show``: whether rewritten source is printed, True by default.
+
+    The class of a module with a ``forward`` of its own is rewritten: ``async def``, ``await`` before calls of programs,
+    ``dn.X`` in place of ``dspy.X``. Comments and names are kept, and the module's attributes are converted. The source
+    is printed, for you to check and to put in place of the old class. Functions and signatures that it uses are
+    converted too.
 
     Callbacks, ``rollout_id`` and ``prompt_cache`` are left out. Raises InputError for an object without a counterpart;
-    for a module with a ``forward`` of its own, the error has the class to write. Raises SignatureError for a type, and
-    ConfigurationError for a model, without a counterpart.
+    if a part of a ``forward`` cannot be rewritten, the error has its line and the rest of the source. Raises
+    SignatureError for a type, and ConfigurationError for a model, without a counterpart.
 
     >>> import dspy
     >>> old = dspy.ChainOfThought("question -> answer: int")
@@ -51,20 +58,30 @@ def from_dspy(thing: object, *, run_code: bool = False) -> Any:
     (4, 'question: str -> reasoning: str, answer: int')
     """
     if isinstance(thing, list | tuple):
-        return [from_dspy(item, run_code=run_code) for item in thing]
+        return [from_dspy(item, run_code=run_code, show=show) for item in thing]
     if is_signature(thing):
         return convert_signature(thing)
+    if isinstance(thing, type) and is_program_class(thing) and dspy_class(thing) is not thing:
+        return ProgramConverter(run_code, from_dspy).convert_class(thing)
     if isinstance(thing, type):
         raise _not_convertible(thing)
     kind = kind_of(thing)
     if kind in _CONVERTERS:
         return _CONVERTERS[kind](thing)
     if kind in PROGRAM_CONVERTERS or _is_program(thing):
-        return ProgramConverter(run_code).convert(thing)
+        return _convert_program(thing, run_code, show)
     is_own_object = type(thing).__module__.startswith("dspynb.")
     if kind is None and callable(thing) and not is_own_object:
         return convert_metric(thing)
     raise _not_convertible(thing)
+
+
+def _convert_program(dspy_module: Any, run_code: bool, show: bool) -> Any:
+    converter = ProgramConverter(run_code, from_dspy)
+    program = converter.convert(dspy_module)
+    if show and converter.has_source:
+        print(converter.source)  # noqa: T201  # for the user to read and edit
+    return program
 
 
 def _is_program(value: object) -> bool:

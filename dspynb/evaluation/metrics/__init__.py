@@ -22,8 +22,11 @@ from dspynb.evaluation.metrics.builtin import (
 )
 from dspynb.evaluation.metrics.fields import plain_text
 from dspynb.evaluation.metrics.matching import squad_text
+from dspynb.evaluation.metrics.semantic import CompleteAndGrounded, SemanticF1
 
 __all__ = [
+    "CompleteAndGrounded",
+    "SemanticF1",
     "contains",
     "exact_match",
     "f1",
