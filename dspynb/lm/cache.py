@@ -65,6 +65,7 @@ class ReplyCache:
         self.most_bytes = most_bytes
         self._warned = False
         self._writes = 0
+        self._file: tuple[int, int] | None = None  # the file that the thread has opened; see _identity
         self._reset()
 
     def _reset(self) -> None:
@@ -154,13 +155,16 @@ class ReplyCache:
                     connection = self._connect()
                 self._handle(connection, jobs)
             except (sqlite3.Error, OSError) as error:
-                self._warn_once(error)
                 self._close_reader()
                 _close(connection)
                 connection = None
-                with self._lock:
-                    self._unwritten = {}
-                    self._used = set()
+                if _is_damage(error):
+                    self._set_aside(error)
+                else:
+                    self._warn_once(f"the reply cache {self.path} is not usable now ({error}); calls go on without it")
+                    with self._lock:
+                        self._unwritten = {}
+                        self._used = set()
                 _resolve_futures([(future, None) for kind, _, future in jobs if kind == "get"])
             for kind, _, value in jobs:
                 if kind == "flush":
@@ -202,8 +206,24 @@ class ReplyCache:
             self._writes = 0
             _evict(connection, self.most_bytes)
 
+    def _set_aside(self, error: Exception) -> None:
+        """Rename a damaged file, so that its user can examine it, and let the next job begin a new one. Replies that
+        are not written yet are written to the new file."""
+        with self._lock:
+            self._used = set()
+            has_unwritten = bool(self._unwritten)
+        if self._file == _identity(self.path):  # else another process has done so since this one opened the file
+            aside = _rename_damaged(self.path)
+            self._warn_once(
+                f"the reply cache {self.path} is damaged ({error}); it is now {aside.name}, a new one begins"
+            )
+        if has_unwritten:
+            self._jobs.put(("write", "", None))
+
     def _connect(self) -> sqlite3.Connection:
-        connection = _open(self.path)
+        _create_file(self.path)
+        self._file = _identity(self.path)
+        connection = _connect(self.path)
         if connection.execute("pragma journal_mode").fetchone() == ("wal",):
             self._reader = sqlite3.connect(self.path, timeout=0, check_same_thread=False)
         return connection
@@ -214,22 +234,41 @@ class ReplyCache:
             self._reader = None
             _close(reader)
 
-    def _warn_once(self, error: Exception) -> None:
+    def _warn_once(self, text: str) -> None:
         if not self._warned:
             self._warned = True
-            _log.warning("the reply cache %s is not usable now (%s); calls go on without it", self.path, error)
+            _log.warning(text)
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _create_file(path: Path) -> None:
+    """Create the file, unless there is one, so that only its user can read it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether SQLite reports that the content of the file is damaged, or that it is no database."""
+    code = getattr(error, "sqlite_errorcode", 0) or 0
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # the low byte is the kind of an error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The device and the number of the file at a path, which another file of the same name does not share."""
     try:
-        return _connect(path)
-    except sqlite3.DatabaseError as error:
-        if "not a database" not in str(error) and "malformed" not in str(error):
-            raise
-        path.replace(path.with_suffix(".damaged"))  # not deleted, so that its user can examine it
-        return _connect(path)
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _rename_damaged(path: Path) -> Path:
+    """Rename a damaged file, and remove the write-ahead log that belongs to it. Returns the new path."""
+    aside = path.with_suffix(".damaged")
+    with contextlib.suppress(OSError):
+        path.replace(aside)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    return aside
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -106,7 +106,6 @@ def damaged(monkeypatch, tmp_path):
         dn.lm.cache.default_cache().flush()
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: a cache with a broken page is off for ever")
 def test_a_cache_with_a_damaged_page_is_recreated_and_works(damaged, monkeypatch, caplog):
     program, server, folder = damaged
     filled_and_broken(program, folder, monkeypatch)
@@ -119,7 +118,6 @@ def test_a_cache_with_a_damaged_page_is_recreated_and_works(damaged, monkeypatch
     assert len(server.bodies) == request_count  # replies that were paid for since then are cached
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: a cache with a broken page is off for ever")
 def test_a_cache_with_a_damaged_page_is_moved_away_with_one_warning(damaged, monkeypatch, caplog):
     program, _, folder = damaged
     filled_and_broken(program, folder, monkeypatch)
