@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import is_
 from typing import Any
 
 from dspynb.data import Example, Prediction, Score
@@ -119,8 +120,7 @@ def _without_second_list(calls: Sequence[PredictorCalled], prediction: Predictio
     if prediction is None or len(prediction.meta.calls) != len(calls):
         return calls
     own_calls = prediction.meta.calls
-    is_same = all(own is call for own, call in zip(own_calls, calls, strict=True))
-    return own_calls if is_same else calls
+    return own_calls if all(map(is_, own_calls, calls)) else calls
 
 
 def _result_fields(

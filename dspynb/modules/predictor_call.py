@@ -188,9 +188,9 @@ class Call(RecordedCall):
 
     def _has_native_reasoning(self) -> bool | None:
         """Whether the model's own reasoning is an output; None if the signature has no output for reasoning."""
-        if isinstance(self.adapter, NativeReasoning):
-            return True
-        return None if reasoning_output(self.signature) is None else False
+        if reasoning_output(self.signature) is None:
+            return None
+        return isinstance(self.adapter, NativeReasoning)
 
 
 def _completions(reply: LMReply) -> list[LMReply]:
