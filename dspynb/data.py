@@ -485,6 +485,6 @@ def rows_of(rows: Rows) -> list[Example]:
 def _as_example(number: int, row: object) -> Example:
     if isinstance(row, Example):
         return row
-    if isinstance(row, Mapping):
+    if isinstance(row, dict | Mapping):  # dict, as nearly always, is recognized much faster than Mapping
         return Example({str(name): value for name, value in row.items()})
     raise InputError(f"row {number} is {type(row).__name__}; give a dict or an Example.{of_dspy(row)}")

@@ -196,7 +196,7 @@ def _parts(parts: object) -> dict[str, Any]:
     """The parts with all numbers (also bools, Scores, Decimals and those of numpy) as floats, for run files."""
     if parts is None:
         return {}
-    if not isinstance(parts, Mapping):
+    if not isinstance(parts, dict | Mapping):
         raise RewardError(f"Score parts must be a mapping of name to number, got {type(parts).__name__}")
     floats = {}
     for name, part in parts.items():

@@ -117,11 +117,9 @@ async def run_rollout(
 def _without_second_list(calls: Sequence[PredictorCalled], prediction: Prediction | None) -> Sequence[PredictorCalled]:
     """The calls of a rollout. If the prediction has the same ones, as nearly always, they are the prediction's own
     tuple, since each object that a row keeps makes the garbage collection of a large evaluation longer."""
-    if not isinstance(prediction, Prediction) or len(prediction.meta.calls) != len(calls):
-        return calls
-    own_calls = prediction.meta.calls
-    is_same = all(own is call for own, call in zip(own_calls, calls, strict=True))
-    return own_calls if is_same else calls
+    if isinstance(prediction, Prediction) and prediction.meta.calls == tuple(calls):
+        return prediction.meta.calls
+    return calls
 
 
 def _result_fields(

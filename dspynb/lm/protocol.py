@@ -314,7 +314,7 @@ def sent_settings(lm: object, request: LMRequest) -> dict[str, Any]:
     if max_tokens is not None:
         settings["max_tokens"] = max_tokens
     lm_settings = getattr(lm, "settings", None)
-    if isinstance(lm_settings, Mapping):
+    if lm_settings is not None and isinstance(lm_settings, Mapping):
         settings.update(lm_settings)
     settings.update(request.settings)
     return settings

@@ -84,7 +84,10 @@ def has_media(messages: Iterable[Mapping[str, Any]]) -> bool:
 def without_data(messages: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
     """Copies of messages, with each image and file replaced by its description. Returns the same tuple if all contents
     are texts."""
-    if all(isinstance(message.get("content"), str) for message in messages):
+    for message in messages:
+        if not isinstance(message.get("content"), str):
+            break
+    else:  # as in nearly every call
         return messages
     described: list[Mapping[str, Any]] = []
     for message in messages:

@@ -180,7 +180,7 @@ class Predict(Module):
             if not is_truncated(reply):
                 raise
             values = outputs_so_far(adapter, self.signature, reply.text, error)
-        if isinstance(adapter, NativeReasoning):
+        if type(adapter) is NativeReasoning:
             return adapter.with_reasoning(self.signature, values, reply.reasoning)
         return values
 

@@ -188,7 +188,7 @@ class Call(RecordedCall):
 
     def _has_native_reasoning(self) -> bool | None:
         """Whether the model's own reasoning is an output; None if the signature has no output for reasoning."""
-        if isinstance(self.adapter, NativeReasoning):
+        if type(self.adapter) is NativeReasoning:
             return True
         return None if reasoning_output(self.signature) is None else False
 

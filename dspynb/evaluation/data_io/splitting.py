@@ -180,7 +180,7 @@ def _tagged(value: object) -> Any:
     memory."""
     if isinstance(value, _JSON_SCALARS):
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict | Mapping):  # dict is recognized much faster than Mapping
         return {str(name): _tagged(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_tagged(plain(item)) for item in value]
