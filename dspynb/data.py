@@ -70,7 +70,15 @@ class _Record(Mapping[str, Any]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, type(self)) and self._values == other._values
 
-    __hash__ = None  # type: ignore[assignment]  # the values may be lists
+    def __hash__(self) -> int:
+        """Equal records have the same hash. Values that have none themselves, such as lists, do not count."""
+        hashes = set()
+        for name, value in self._values.items():
+            try:
+                hashes.add(hash((name, value)))
+            except TypeError:
+                hashes.add(hash(name))
+        return hash(frozenset(hashes))
 
     def to_dict(self) -> dict[str, Any]:
         """A new dict of the values."""
@@ -95,8 +103,28 @@ class Example(_Record):
     input_names: frozenset[str] | None
 
     def __init__(self, values: Mapping[str, Any] | None = None, /, **named: Any) -> None:
+        """``values``, or ``base=`` as in DSPy: an Example or dict whose values are taken over."""
+        if values is None and isinstance(named.get("base"), dict | Example):
+            values = named.pop("base")
         super().__init__({**(values or {}), **named})
-        object.__setattr__(self, "input_names", None)
+        object.__setattr__(self, "input_names", getattr(values, "input_names", None))
+
+    def copy(self, **changes: Any) -> Example:
+        """A copy with changes, which marks the same fields as inputs.
+
+        >>> dn.Example(question="2+2?", answer="4").copy(answer="four")
+        Example(question='2+2?', answer='four')
+        """
+        return Example(self, **changes)
+
+    def without(self, *names: str) -> Example:
+        """A copy without these fields. Names that are not fields are ignored.
+
+        >>> dn.Example(question="2+2?", answer="4").without("answer")
+        Example(question='2+2?')
+        """
+        values = {name: value for name, value in self._values.items() if name not in names}
+        return _example(values, self.input_names and self.input_names & values.keys())
 
     def with_inputs(self, *names: str) -> Example:
         """A copy that marks which fields are inputs. All other fields are labels. Raises InputError for an unknown

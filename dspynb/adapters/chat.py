@@ -12,7 +12,7 @@ from dspynb.adapters.json import find_object
 from dspynb.adapters.labelled_lines import labelled_texts
 from dspynb.adapters.replies import FieldNames, clean_reply, without_blank_ends
 from dspynb.adapters.schema import constraints_of, type_notes
-from dspynb.adapters.values import parse_json, parse_value
+from dspynb.adapters.values import parse_json, parse_value, with_defaults
 from dspynb.errors import ParseError
 from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
@@ -100,6 +100,9 @@ class ChatAdapter(Adapter):
             return self._parse_unmarked(signature, text, reply)
         values = {}
         for name, field in signature.output_fields.items():
+            if name not in texts and field.may_be_left_out:
+                values[name] = field.default()
+                continue
             if name not in texts:
                 raise ParseError(f"the reply has no `[[ ## {name} ## ]]`", raw=reply, stage="locate", field=name)
             values[name] = parse_value(field, texts[name], reply)
@@ -109,14 +112,17 @@ class ChatAdapter(Adapter):
         """Parse a reply that has labels or a JSON object. Raises ParseError unless it has all outputs."""
         fields = signature.output_fields
         lines = labelled_texts(signature, text)
-        if set(lines) == set(fields):
-            return {n: parse_value(f, without_blank_ends(lines[n]), reply) for n, f in fields.items()}
+        required = {name for name, field in fields.items() if not field.may_be_left_out}
+        if lines and required <= set(lines) <= set(fields):
+            return with_defaults(
+                fields, {n: parse_value(fields[n], without_blank_ends(lines[n]), reply) for n in lines}
+            )
         try:
             body = find_object(fields, text)
         except ValueError:  # the object is cut off
             body = None
-        if body is not None and set(fields) <= set(body):
-            return {n: parse_json(f, body[n], reply) for n, f in fields.items()}
+        if body and required <= set(body):
+            return with_defaults(fields, {n: parse_json(f, body[n], reply) for n, f in fields.items() if n in body})
         first = next(iter(fields))
         raise ParseError(f"the reply has no `[[ ## {first} ## ]]`", raw=reply, stage="locate", field=first)
 

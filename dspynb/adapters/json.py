@@ -108,6 +108,9 @@ class JSONAdapter(Adapter):
             raise ParseError("the reply holds no JSON object", raw=reply, stage="decode")
         values = {}
         for name, field in signature.output_fields.items():
+            if name not in body and field.may_be_left_out:
+                values[name] = field.default()
+                continue
             if name not in body:
                 raise ParseError(f"the JSON object has no key {name!r}", raw=reply, stage="locate", field=name)
             values[name] = parse_json(field, body[name], reply)

@@ -81,6 +81,9 @@ class PrefillAdapter(Adapter):
         texts = _split_fields(signature, clean_reply(reply, signature.output_fields))
         values = {}
         for name, field in signature.output_fields.items():
+            if name not in texts and field.may_be_left_out:
+                values[name] = field.default()
+                continue
             if name not in texts:
                 label = labels.written[name]
                 raise ParseError(f"the reply has no line `{label}:`", raw=reply, stage="locate", field=name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -21,7 +21,7 @@ from dspynb.adapters.text_values import read_bool, read_bullets, read_number, re
 from dspynb.errors import ParseError, shorten
 from dspynb.signatures.fields import Field
 
-__all__ = ["output_text", "parse_json", "parse_value", "to_json_value", "to_text"]
+__all__ = ["output_text", "parse_json", "parse_value", "to_json_value", "to_text", "with_defaults"]
 
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)\n?[ \t]*```", re.DOTALL)
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
@@ -76,6 +76,11 @@ def _is_read_unchanged(field: Field, text: str) -> bool:
     except ParseError:
         return False
     return type(value) is str and value == text
+
+
+def with_defaults(fields: Mapping[str, Field], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of all fields, in their order. Those that the reply leaves out have their default, or None."""
+    return {name: values[name] if name in values else field.default() for name, field in fields.items()}
 
 
 def parse_value(field: Field, text: str, raw: str) -> Any:

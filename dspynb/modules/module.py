@@ -168,7 +168,7 @@ class Module:
         ``forward``. None where they are unknown, as with ``**inputs``."""
         fields = self._fields("input")
         if fields is not None:
-            return {name: field.info.is_required() for name, field in fields.items()}
+            return {name: not field.may_be_left_out for name, field in fields.items()}
         parameters = list(inspect.signature(self.forward).parameters.values())
         if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
             return None

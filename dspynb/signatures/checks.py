@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_fields", "check_types", "instruction_of"]
 
-_RESERVED = frozenset({"meta", "items", "keys", "values", "get", "to_dict", "with_meta", "self"})
+_RESERVED = frozenset({"to_dict", "with_meta", "self"})
 
 
 def check_types(cls: type[Signature]) -> None:

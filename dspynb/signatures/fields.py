@@ -16,13 +16,24 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 from pydantic_core import PydanticUndefined
 
 from dspynb.errors import InputError, SignatureError, nearest, shorten
-from dspynb.signatures.kinds import choices_of, core_of, is_history, type_text
+from dspynb.signatures.kinds import choices_of, core_of, is_history, members_of, type_text
 from dspynb.signatures.shapes import constraint_texts, shape, stable_repr
 
-__all__ = ["Field", "Input", "Output", "changed_definition", "definition_of", "field_of", "kind_of"]
+__all__ = [
+    "Field",
+    "Input",
+    "Output",
+    "changed_definition",
+    "definition_of",
+    "field_of",
+    "input_definition",
+    "kind_of",
+    "untyped_input",
+]
 
 _KIND = "dspynb"
 _PLACE = "dspynb_place"
+_UNTYPED = "dspynb_untyped"
 _COPIED_SETTINGS = ("default_factory", "title", "examples", "discriminator", "deprecated", "validate_default")
 _KEYWORDS = frozenset(inspect.signature(PydanticField).parameters) - {"extra"} | {"desc"}
 
@@ -66,8 +77,16 @@ def Output(*, desc: str | None = None, **constraints: Any) -> Any:  # noqa: N802
     return _declare("output", desc, constraints)
 
 
+def untyped_input() -> Any:
+    """Declare an input that is text and takes any value, which is then written as text."""
+    return _declare("input", None, {"json_schema_extra": {_UNTYPED: True}})
+
+
 def _declare(kind: str, desc: str | None, constraints: dict[str, Any]) -> Any:
     _check_keywords(constraints)
+    description = constraints.pop("description", None)
+    if desc is None:
+        desc = description
     extra = {**(constraints.pop("json_schema_extra", None) or {}), _KIND: kind}
     return PydanticField(description=desc, json_schema_extra=extra, **constraints)
 
@@ -103,6 +122,21 @@ class Field:
         if isinstance(extra, dict) and _PLACE in extra:
             return str(extra[_PLACE])
         return None
+
+    @property
+    def is_untyped(self) -> bool:
+        """Whether the field is an input of a signature string that names no type for it: it takes any value."""
+        extra = self.info.json_schema_extra
+        return isinstance(extra, dict) and bool(extra.get(_UNTYPED))
+
+    @cached_property
+    def may_be_left_out(self) -> bool:
+        """Whether the field needs no value: it has a default, or ``None`` is written in its type."""
+        return not self.info.is_required() or type(None) in members_of(self.annotation)
+
+    def default(self) -> Any:
+        """The value of a field that was left out: its default, or None."""
+        return None if self.info.is_required() else self.info.get_default(call_default_factory=True)
 
     @property
     def desc(self) -> str | None:
@@ -225,6 +259,17 @@ def definition_of(field: Field, *, place: str | None = None) -> tuple[Any, Any]:
         extra = {**extra, _PLACE: place}
     declaration = _declaration(field.info, alias=field.alias, json_schema_extra=extra)
     return _annotated(field.annotation, field.info.metadata), declaration
+
+
+def input_definition(field: Field) -> tuple[Any, Any]:
+    """Return (annotation, declaration) of an input for the model that checks inputs: an optional input may be left out,
+    and an untyped one takes any value."""
+    annotation, declaration = definition_of(field)
+    if field.is_untyped:
+        annotation = Any
+    if field.may_be_left_out and field.info.is_required():
+        declaration = _declaration(field.info, alias=field.alias, default=None)
+    return annotation, declaration
 
 
 def changed_definition(field: Field, annotation: object, desc: object, constraints: dict[str, Any]) -> tuple[Any, Any]:

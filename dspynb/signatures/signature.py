@@ -18,10 +18,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from dspynb.errors import InputError, SignatureError, nearest, of_dspy, shorten
+from dspynb.missing import is_missing
+from dspynb.signatures.caller_types import caller_names
 from dspynb.signatures.checks import check_fields, check_types, instruction_of
-from dspynb.signatures.fields import Field, Input, Output, changed_definition, definition_of, field_of, kind_of
+from dspynb.signatures.fields import (
+    Field,
+    Input,
+    Output,
+    changed_definition,
+    definition_of,
+    field_of,
+    input_definition,
+    kind_of,
+    untyped_input,
+)
 from dspynb.signatures.rules import validators_of
-from dspynb.signatures.text import parse_signature
+from dspynb.signatures.text import UNTYPED, UnknownType, parse_signature
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -35,7 +47,54 @@ _rebuilding: ContextVar[bool] = ContextVar("dspynb_rebuilding", default=False)
 
 
 class _SignatureType(ModelMetaclass):
-    """The metaclass of signatures, for which ``copyreg`` can register how classes are pickled."""
+    """The metaclass of signatures. ``copyreg`` can register how such classes are pickled, a field needs no annotation,
+    and names of DSPy's signatures work."""
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any) -> Any:
+        declared = namespace.get("__annotations__", {})
+        if any(isinstance(value, FieldInfo) and name not in declared for name, value in namespace.items()):
+            namespace["__annotations__"] = _with_texts(namespace, declared)
+        return super().__new__(mcs, name, bases, namespace, **keywords)
+
+    def __call__(cls, *args: Any, **values: Any) -> Any:
+        """``dn.Signature("question -> answer", "Be brief.")`` is the signature of the string."""
+        if cls is Signature and args:
+            return as_signature(*args, **values)
+        return super().__call__(*args, **values)
+
+    @property
+    def instructions(cls) -> str:
+        """DSPy's name of ``instruction``."""
+        return cls.instruction  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def fields(cls) -> dict[str, Field]:
+        """The inputs, then the outputs: name → Field."""
+        return {**cls.input_fields, **cls.output_fields}  # type: ignore[attr-defined]
+
+    @property
+    def with_instructions(cls) -> Callable[[str], type[Signature]]:
+        """DSPy's name of ``with_instruction``."""
+        return cls.with_instruction  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def with_updated_fields(cls) -> Callable[..., type[Signature]]:
+        """DSPy's name of ``with_field``."""
+        return cls.with_field  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def equals(cls) -> Callable[[object], bool]:
+        """DSPy's name of ``same_as``."""
+        return cls.same_as  # type: ignore[attr-defined, no-any-return]
+
+
+def _with_texts(namespace: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
+    """The annotations of a class, with ``str`` for each field that has none, in the order of the declarations."""
+    annotations: dict[str, Any] = {}
+    for name, value in namespace.items():
+        if isinstance(value, FieldInfo):
+            annotations[name] = declared.get(name, str)
+    return {**{name: kind for name, kind in declared.items() if name not in annotations}, **annotations}
 
 
 class Signature(BaseModel, metaclass=_SignatureType):
@@ -82,7 +141,7 @@ class Signature(BaseModel, metaclass=_SignatureType):
     def check_inputs(cls, values: Mapping[str, Any], who: str) -> dict[str, Any]:
         """Validate the inputs and add defaults. Raises InputError, which names missing, extra and mistyped inputs."""
         try:
-            model = cls.inputs_model.model_validate(values)
+            model = cls.inputs_model.model_validate(_without_missing(cls, values, who))
         except ValidationError as error:
             raise InputError(f"{who}: {_input_problems(cls, error)}") from None
         return {name: getattr(model, name) for name in cls.input_fields}
@@ -225,7 +284,7 @@ def _inputs_model(cls: type[Signature]) -> type[BaseModel]:
         populate_by_name=True,
         loc_by_alias=False,
     )
-    definitions: dict[str, Any] = {name: definition_of(field) for name, field in cls.input_fields.items()}
+    definitions: dict[str, Any] = {name: input_definition(field) for name, field in cls.input_fields.items()}
     return _create_model(f"{cls.__name__}Inputs", definitions, __config__=config)  # type: ignore[no-any-return]
 
 
@@ -250,6 +309,26 @@ def _input_problems(cls: type[Signature], error: ValidationError) -> str:
         else:
             problems.append(f"input {name!r}: {item['msg']}, got {shorten(repr(item['input']), 80)}")
     return f"{'; '.join(problems)}. The signature is {cls.describe()}"
+
+
+def _without_missing(cls: type[Signature], values: Mapping[str, Any], who: str) -> Mapping[str, Any]:
+    """The values with None for missing values of pandas, numpy and Arrow. Returns the same object if there are none.
+    Raises InputError for a missing value of a field that does not take None."""
+    missing: list[str] = []
+    for name, value in values.items():
+        if type(value) is not str and value is not None and is_missing(value):
+            missing.append(name)
+    if not missing:
+        return values
+    by_name = cls.by_name(dict.fromkeys(missing))
+    for name in by_name:
+        field = cls.input_fields.get(name)
+        if field is not None and not field.takes_none:
+            raise InputError(
+                f"{who}: the value of input {name!r} is missing (NaN, NaT or NA); it takes {field.type_text}. "
+                f"Leave such rows out, or declare it as {field.type_text} | None"
+            )
+    return {**values, **dict.fromkeys(missing)}
 
 
 def _bracketed(text: str) -> str:
@@ -324,9 +403,15 @@ copyreg.pickle(_SignatureType, _reduce)  # type: ignore[arg-type]  # typeshed do
 
 @lru_cache(maxsize=512)
 def _from_string(text: str, instruction: str | None) -> type[Signature]:
-    inputs, outputs = parse_signature(text)
-    definitions: dict[str, Any] = {name: (type_, Input()) for name, type_ in inputs.items()}
-    definitions |= {name: (type_, Output()) for name, type_ in outputs.items()}
+    return _from_types(*parse_signature(text), instruction)
+
+
+def _from_types(inputs: Mapping[str, Any], outputs: Mapping[str, Any], instruction: str | None) -> type[Signature]:
+    definitions: dict[str, Any] = {}
+    for name, kind in inputs.items():
+        definitions[name] = (str, untyped_input()) if kind is UNTYPED else (kind, Input())
+    for name, kind in outputs.items():
+        definitions[name] = (str if kind is UNTYPED else kind, Output())
     return build("Signature", instruction, definitions)
 
 
@@ -336,7 +421,10 @@ def as_signature(spec: object, instruction: str | None = None) -> type[Signature
     ``instruction`` replaces the instruction of the class. Raises SignatureError.
     """
     if isinstance(spec, str):
-        return _from_string(spec, instruction)
+        try:
+            return _from_string(spec, instruction)
+        except UnknownType:
+            return _from_types(*parse_signature(spec, caller_names()), instruction)
     if isinstance(spec, type) and issubclass(spec, Signature):
         parameters = spec.__pydantic_generic_metadata__["parameters"]
         if parameters:

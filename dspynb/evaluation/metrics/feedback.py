@@ -17,7 +17,8 @@ from typing import Any
 
 from dspynb.data import Score, as_score
 from dspynb.errors import ConfigurationError, RewardError, nearest, shorten
-from dspynb.evaluation.metrics.fields import is_missing, plain, plain_text, quoted, text_of
+from dspynb.evaluation.metrics.fields import plain, plain_text, quoted, text_of
+from dspynb.missing import is_missing
 
 __all__ = ["classification", "code_pipeline", "multi_objective", "retrieval", "string_similarity"]
 

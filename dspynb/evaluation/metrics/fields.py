@@ -12,8 +12,9 @@ from pydantic import BaseModel
 
 from dspynb.data import Score
 from dspynb.errors import ConfigurationError, RewardError, nearest, shorten
+from dspynb.missing import is_missing
 
-__all__ = ["FieldMetric", "is_missing", "output_and_label", "output_of", "plain", "plain_text", "quoted", "text_of"]
+__all__ = ["FieldMetric", "output_and_label", "output_of", "plain", "plain_text", "quoted", "text_of"]
 
 Row = Mapping[str, Any]
 _PLAIN_TYPES = frozenset({type(None), bool, int, float, str})
@@ -146,18 +147,6 @@ def _ambiguity(metric: str, prediction: Row, labels: list[str], shared: list[str
         f"{metric}: which output is compared with which label? {reason}. Give field=one of "
         f"{', '.join(prediction) or 'none'} and label=one of {', '.join(labels) or 'none'}"
     )
-
-
-def is_missing(value: object) -> bool:
-    """Whether a value is None, NaN, NaT or pandas' NA."""
-    if value is None:
-        return True
-    try:
-        return bool(value != value)  # noqa: PLR0124  # only NaN and NaT differ from themselves
-    except TypeError:  # pandas' NA has no truth value
-        return True
-    except ValueError:  # an array has no truth value either, but it is not missing
-        return False
 
 
 def plain(value: object) -> Any:
