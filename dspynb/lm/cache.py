@@ -255,10 +255,10 @@ def _is_damage(error: Exception) -> bool:
 def _identity(path: Path) -> tuple[int, int] | None:
     """The device and the number of the file at a path, which another file of the same name does not share."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _rename_damaged(path: Path) -> Path:

@@ -46,55 +46,48 @@ T = TypeVar("T")
 _rebuilding: ContextVar[bool] = ContextVar("dspynb_rebuilding", default=False)
 
 
+_NAMES_OF_DSPY = {
+    "instructions": "instruction",
+    "with_instructions": "with_instruction",
+    "with_updated_fields": "with_field",
+    "equals": "same_as",
+    "fields": "input_fields and output_fields",
+}
+"""What DSPy calls members of a signature."""
+
+
 class _SignatureType(ModelMetaclass):
     """The metaclass of signatures. ``copyreg`` can register how such classes are pickled, a field needs no annotation,
     and names of DSPy's signatures work."""
 
-    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any) -> Any:
-        declared = namespace.get("__annotations__", {})
-        if any(isinstance(value, FieldInfo) and name not in declared for name, value in namespace.items()):
-            namespace["__annotations__"] = _with_texts(namespace, declared)
-        return super().__new__(mcs, name, bases, namespace, **keywords)
+    @classmethod
+    def __prepare__(cls, *args: Any, **keywords: Any) -> dict[str, object]:
+        return _Body(super().__prepare__(*args, **keywords))
 
-    def __call__(cls, *args: Any, **values: Any) -> Any:
+    def __call__(cls, *args: Any, **values: Any) -> Any:  # noqa: N805  # a metaclass
         """``dn.Signature("question -> answer", "Be brief.")`` is the signature of the string."""
         if cls is Signature and args:
             return as_signature(*args, **values)
         return super().__call__(*args, **values)
 
-    @property
-    def instructions(cls) -> str:
-        """DSPy's name of ``instruction``."""
-        return cls.instruction  # type: ignore[attr-defined, no-any-return]
-
-    @property
-    def fields(cls) -> dict[str, Field]:
-        """The inputs, then the outputs: name → Field."""
-        return {**cls.input_fields, **cls.output_fields}  # type: ignore[attr-defined]
-
-    @property
-    def with_instructions(cls) -> Callable[[str], type[Signature]]:
-        """DSPy's name of ``with_instruction``."""
-        return cls.with_instruction  # type: ignore[attr-defined, no-any-return]
-
-    @property
-    def with_updated_fields(cls) -> Callable[..., type[Signature]]:
-        """DSPy's name of ``with_field``."""
-        return cls.with_field  # type: ignore[attr-defined, no-any-return]
-
-    @property
-    def equals(cls) -> Callable[[object], bool]:
-        """DSPy's name of ``same_as``."""
-        return cls.same_as  # type: ignore[attr-defined, no-any-return]
+    def __getattr__(cls, name: str) -> Any:  # noqa: N805
+        if name not in _NAMES_OF_DSPY or sys._getframe(1).f_code.co_name == "collect_model_fields":
+            # pydantic asks whether a field would hide the attribute of a base class.
+            return super().__getattr__(name)  # type: ignore[misc]
+        if name == "fields":
+            return {**cls.input_fields, **cls.output_fields}
+        return getattr(cls, _NAMES_OF_DSPY[name])
 
 
-def _with_texts(namespace: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
-    """The annotations of a class, with ``str`` for each field that has none, in the order of the declarations."""
-    annotations: dict[str, Any] = {}
-    for name, value in namespace.items():
+class _Body(dict[str, object]):
+    """The body of a class while it runs. A field without an annotation is text; an annotation replaces that, since
+    Python stores it after the value."""
+
+    def __setitem__(self, name: str, value: object) -> None:
+        super().__setitem__(name, value)
         if isinstance(value, FieldInfo):
-            annotations[name] = declared.get(name, str)
-    return {**{name: kind for name, kind in declared.items() if name not in annotations}, **annotations}
+            annotations: Any = self.setdefault("__annotations__", {})
+            annotations.setdefault(name, str)
 
 
 class Signature(BaseModel, metaclass=_SignatureType):

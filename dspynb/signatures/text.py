@@ -117,13 +117,13 @@ def _names_in(owner: ast.expr, types: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _named_type(name: str, types: Mapping[str, Any]) -> Any:
-    found = types.get(name, _MISSING)
-    if found is _MISSING or not (name in _TYPES or _is_type(found)):
+    named = types.get(name, _MISSING)
+    if named is _MISSING or not (name in _TYPES or _is_type(named)):
         raise UnknownType(
             f"unknown type {name!r} in a signature string.{nearest(name, _TYPES)} A type of your own must be "
             "known where the string stands; else write the signature as a class."
         )
-    return found
+    return named
 
 
 def _is_type(value: object) -> bool:

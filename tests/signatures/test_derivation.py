@@ -138,7 +138,7 @@ def test_a_generated_instruction_follows_the_fields_and_a_written_one_stays():
         (lambda: Paint.delete("colour").delete("litres"), "no output field"),
         (lambda: Paint.append("room", dn.Input()), "has a field 'room' already"),
         (lambda: Paint.append("x", "text"), "must be dn.Input"),
-        (lambda: Paint.append("items", dn.Input()), "cannot be named 'items'"),
+        (lambda: Paint.append("to_dict", dn.Input()), "cannot be named 'to_dict'"),
         (lambda: Paint.with_field("x", desc="y"), "no field 'x'"),
         (lambda: Paint.with_field("room", dn.Input(), desc="y"), "not both"),
         (lambda: Paint.with_instruction(3), "an instruction is text"),

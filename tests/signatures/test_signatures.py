@@ -47,7 +47,7 @@ def test_the_string_form_takes_names_and_types():
         ("a -> b: flot", "Did you mean 'float'"),
         ("a -> b: __import__('os').system('x')", "cannot read the type"),
         ("a=1 -> b", "names and types only"),
-        ("a -> items", "cannot be named 'items'"),
+        ("a -> to_dict", "cannot be named 'to_dict'"),
     ],
 )
 def test_an_invalid_signature_string_is_refused(text, problem):
