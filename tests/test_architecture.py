@@ -18,7 +18,7 @@ from tests import stub
 PACKAGE = Path(dn.__file__).parent
 LAYERS = [
     ["_moved", "notebook_traceback", "not_awaited"],
-    ["errors", "dataclass_init", "json_checks", "missing", "aliases", "text_search"],
+    ["errors", "dataclass_init", "json_checks", "missing", "whole_text", "aliases", "text_search"],
     ["exits", "processes"],
     ["redact"],
     ["score"],

@@ -17,6 +17,7 @@ from typing import Any
 from dspynb.adapters.cache_keys import FrozenRows
 from dspynb.adapters.example_turns import complete_demos, message_inputs, past_turns
 from dspynb.adapters.grammar import form_grammar
+from dspynb.adapters.nested_media import text_and_media
 from dspynb.adapters.replies import separate_thinking
 from dspynb.adapters.values import output_text, parse_value, to_text
 from dspynb.errors import ParseError
@@ -276,6 +277,8 @@ def _pieces(field: Field, value: object) -> list[Any]:
         return [value]
     if isinstance(value, list | tuple) and value and all(isinstance(item, Medium) for item in value):
         return list(value)
+    if field.holds_media or (field.is_untyped and not isinstance(value, str)):
+        return text_and_media(value)
     return [to_text(field, value)]
 
 

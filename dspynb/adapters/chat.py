@@ -26,6 +26,8 @@ _MARKER_PATTERN = (
     r"(?P<bold>\*\*|__|`)?\[\[[ \t]*#{1,3}[ \t]*(?P<name>\w+(?:[ \t-]\w+)*)[ \t]*#{1,3}[ \t]*\]\](?:(?P=bold))?"
 )
 _MARKER = re.compile(rf"^{_LINE_PREFIX}{_MARKER_PATTERN}:?[ \t]*", re.MULTILINE)
+_MARKER_ANYWHERE = re.compile(rf"(?<!\\){_MARKER_PATTERN}:?[ \t]*")
+"""A marker in the middle of a line, of which models write some that have fields missing at the beginning of lines."""
 _ESCAPABLE = re.compile(rf"^({_LINE_PREFIX})(?=\\*+{_MARKER_PATTERN})", re.MULTILINE)
 _ESCAPED = re.compile(rf"^({_LINE_PREFIX})\\(?=\\*+{_MARKER_PATTERN})", re.MULTILINE)
 _END_MARKER = re.compile(r"\s*\[\[ ?## ?completed ?## ?\]\]\s*\Z")
@@ -95,7 +97,12 @@ class ChatAdapter(Adapter):
 
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         text = clean_reply(reply)
-        texts = _marked_texts(_names(signature), text)
+        names = _names(signature)
+        texts = _marked_texts(names, text)
+        if "[[" in text and not texts.keys() >= signature.output_fields.keys():
+            anywhere = _marked_texts(names, text, _MARKER_ANYWHERE)
+            if len(anywhere.keys() & signature.output_fields) > len(texts.keys() & signature.output_fields):
+                texts = anywhere
         if not texts.keys() & signature.output_fields:
             return self._parse_unmarked(signature, text, reply)
         values = {}
@@ -141,27 +148,40 @@ def _closing(signature: type[Signature]) -> str:
     return f"Respond with {order}, and then the marker `[[ ## completed ## ]]`."
 
 
-def _marked_texts(names: FieldNames, text: str) -> dict[str, str]:
-    """Return the text below the first marker of each field. Text below other markers is dropped."""
+def _marked_texts(names: FieldNames, text: str, marker: re.Pattern[str] = _MARKER) -> dict[str, str]:
+    """Return the text below the first marker of each field. Text below other markers is dropped. Of a marker that is
+    repeated at once, the text is below the last one."""
     if "[[" not in text:
         return {}
     text = _unfenced(text)
     marks = []
-    for mark in _MARKER.finditer(text):  # a loop lets other threads run while a reply of megabytes is read
+    for mark in marker.finditer(text):  # a loop lets other threads run while a reply of megabytes is read
         marks.append(mark)  # noqa: PERF402
     ends = [*[mark.start() for mark in marks[1:]], len(text)]
     texts: dict[str, str] = {}
     for mark, end in zip(marks, ends, strict=False):
         name = names.find(mark["name"])
-        if name is None or name in texts:
+        if name is None or texts.get(name):
             continue
         body = text[mark.end() : end]
         if "[[" in body:
+            body = _without_repeated_marker(names, name, body)
             if end == len(text) and name != _END_NAME:
                 body = _END_MARKER.sub("", body)
             body = _ESCAPED.sub(r"\1", body)
+        if marker is _MARKER_ANYWHERE:
+            body = body.rstrip(" \t")
         texts[name] = without_blank_ends(body)
     return texts
+
+
+def _without_repeated_marker(names: FieldNames, name: str, body: str) -> str:
+    """The text of a field without markers of the same field at its beginning."""
+    mark = _MARKER.match(body)
+    while mark is not None and names.find(mark["name"]) == name:
+        body = body[mark.end() :]
+        mark = _MARKER.match(body)
+    return body
 
 
 def _unfenced(text: str) -> str:

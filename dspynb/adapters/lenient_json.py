@@ -33,7 +33,8 @@ _QUOTED = {
     "'": re.compile(r"'((?:[^'\\]|\\.)*+)'", re.DOTALL),
     "“": re.compile(r"“([^“”]*+)”"),
 }
-_NUMBER = re.compile(r"[-+]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][-+]?\d++)?(?![\w.])")
+_DIGITS = r"\d++(?:_\d++)*+"  # Python allows underscores between digits
+_NUMBER = re.compile(rf"[-+]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?+)?|\.{_DIGITS})(?:[eE][-+]?\d++)?(?![\w.])")
 _WORD = re.compile(r"[^\W\d][\w$-]*+")
 _NAMED = {
     **{"true": True, "True": True, "false": False, "False": False, "null": None, "None": None},

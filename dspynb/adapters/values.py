@@ -20,10 +20,13 @@ from dspynb.adapters.lenient_json import json_values, read_json, read_loose
 from dspynb.adapters.text_values import read_bool, read_bullets, read_number, read_time
 from dspynb.errors import ParseError, shorten
 from dspynb.signatures.fields import Field
+from dspynb.whole_text import whole_text
 
 __all__ = ["output_text", "parse_json", "parse_value", "to_json_value", "to_text", "with_defaults"]
 
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_LITERAL = re.compile(r"(?:typing\.)?Literal\[\s*(?P<quote>['\"]?)(?P<choice>[^'\"\[\]]*)(?P=quote)\s*\]")
+"""A choice that is written as its type, as in ``Literal['yes']``."""
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
 _NUMBER_TYPES = (int, float, Decimal)
 _TIME_TYPES = (date, datetime, time, timedelta)
@@ -55,7 +58,7 @@ def to_json_value(field: Field, value: object) -> Any:
     try:
         return field.adapter.dump_python(_ordered(value), mode="json", by_alias=True, warnings=False)
     except Exception:
-        return to_jsonable_python(value, fallback=str)
+        return to_jsonable_python(value, fallback=whole_text)
 
 
 def _ordered(value: object) -> Any:
@@ -235,6 +238,9 @@ def _readings(field: Field, text: str) -> Iterator[Any]:
     choices = field.choices
     if choices:
         yield from _matching_choice(choices, body)
+        as_type = _LITERAL.fullmatch(body)
+        if as_type:
+            yield from _matching_choice(choices, as_type["choice"])
     if not _is_digits_for_date(field, body):
         yield body
     yield from _value_in_words(field, body.strip("*`\"'_ "))

@@ -10,7 +10,7 @@ from dspynb.conversation import History
 from dspynb.errors import SignatureError
 from dspynb.media.values import Medium
 from dspynb.signatures.fields import Field
-from dspynb.signatures.kinds import contains_class, is_history, is_media
+from dspynb.signatures.kinds import contains_class, is_history
 
 if TYPE_CHECKING:
     from dspynb.signatures.signature import Signature
@@ -85,16 +85,12 @@ def _is_being_unpickled() -> bool:
 
 
 def _check_placement(who: str, field: Field) -> None:
-    """Raise SignatureError for an image, file or history that is an output, or inside a type that cannot hold it."""
+    """Raise SignatureError for an image, file or history that is an output, and for a history inside another type."""
     has_media = contains_class(field.annotation, Medium)
     has_history = contains_class(field.annotation, History)
     if field.kind == "output" and (has_media or has_history):
         what = "an Image or File" if has_media else "a History"
         raise SignatureError(f"{who}: {field.name!r} cannot be an output: {what} is given to a model, never by it")
-    if has_media and not is_media(field.annotation):
-        raise SignatureError(
-            f"{who}: {field.name!r} is {field.type_text}; an Image or File stands alone, in a list or with None"
-        )
     if has_history and not is_history(field.annotation):
         raise SignatureError(f"{who}: {field.name!r} is {field.type_text}; a History stands alone or with None")
 

@@ -16,7 +16,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 from pydantic_core import PydanticUndefined
 
 from dspynb.errors import InputError, SignatureError, nearest, shorten
-from dspynb.signatures.kinds import choices_of, core_of, is_history, members_of, type_text
+from dspynb.media.values import Medium
+from dspynb.signatures.kinds import choices_of, contains_class, core_of, is_history, is_media, members_of, type_text
 from dspynb.signatures.shapes import constraint_texts, shape, stable_repr
 
 __all__ = [
@@ -230,6 +231,11 @@ class Field:
             item = error.errors(include_url=False, include_context=False)[0]
             got = shorten(repr(item["input"])[:2000], 80)
             raise InputError(f"{where}: {self.name!r}: {item['msg']}, got {got}") from None
+
+    @cached_property
+    def holds_media(self) -> bool:
+        """Whether values of the field are other than media, and can contain an Image or File."""
+        return contains_class(self.annotation, Medium) and not is_media(self.annotation)
 
     @cached_property
     def is_history(self) -> bool:

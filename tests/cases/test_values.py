@@ -395,7 +395,6 @@ def test_members_of_dspys_signatures_work_or_the_error_names_ours(name, ours):
         (list[Page | str], ["a cat", Page(title="a dog", picture=dn.Image(PNG))], "a dog", "<image>"),
     ],
 )
-@pytest.mark.xfail(strict=True, raises=errors.SignatureError, reason="part 7: images inside other values")
 def test_an_image_inside_a_value_is_written_in_its_place(annotation, value, first, then):
     lm = dn.ScriptedLM([chat(answer="4")])
     dn.Predict(signature(annotation), lm=lm).run_sync(value=value)
@@ -475,9 +474,6 @@ def test_an_untyped_field_accepts_any_value_as_text(value, text):
     assert text in lm.requests[0].messages[-1]["content"]
 
 
-_CUT = "part 7: silently cut values"
-
-
 def whole_or_warned(texts, make):
     """Check that the last message of the request of ``make(lm)`` contains the texts, or that there was one warning."""
     lm = dn.ScriptedLM([chat(answer="4")])
@@ -503,7 +499,6 @@ _LONG = pd.DataFrame({"n": range(1000, 1200)})
     ],
     ids=["wide frame", "long frame", "series", "array", "any", "inside a dict"],
 )
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=_CUT)
 def test_a_large_table_or_array_is_sent_completely_or_one_warning_says_that_it_is_not(annotation, value, middle):
     whole_or_warned([middle], lambda lm: dn.Predict(signature(annotation), lm=lm).run_sync(value=value))
 
@@ -511,7 +506,6 @@ def test_a_large_table_or_array_is_sent_completely_or_one_warning_says_that_it_i
 @pytest.mark.parametrize(
     ("value", "middle"), [(_WIDE, "column20"), (np.arange(5000), "2500")], ids=["wide frame", "array"]
 )
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=_CUT)
 def test_the_model_gets_a_large_tool_result_completely_or_one_warning_says_that_it_does_not(value, middle):
     with warned() as said:
         seen = asyncio.run(dn.Tool(lambda: value, name="table", limit=100_000)({}))
@@ -524,7 +518,6 @@ def images(messages):
     return sum(part["type"] == "image_url" for part in parts)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: an image from a tool")
 def test_an_image_from_a_tool_reaches_the_model_or_one_warning_says_that_it_does_not():
     act = chat(next_thought="Look.", next_tool_name="photo", next_tool_args="{}")
     lm = dn.ScriptedLM([act, FINISH, chat(answer="4")])
@@ -533,7 +526,6 @@ def test_an_image_from_a_tool_reaches_the_model_or_one_warning_says_that_it_does
     assert images(lm.requests[1].messages) or len(said) == 1
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: an image in reflection")
 def test_an_image_reaches_the_reflecting_model_or_one_warning_says_that_it_does_not():
     requests = []
     writer = dn.FunctionLM(lambda request: requests.append(request) or chat(new_instruction="Look closely."))
@@ -573,12 +565,10 @@ def test_the_descriptions_in_the_model_of_an_input_are_shown(adapter, reply):
         ("q -> a: int, b", "[[ ## a ## ]] 1 [[ ## b ## ]]\ny", {"a": 1, "b": "y"}),
     ],
 )
-@pytest.mark.xfail(strict=True, raises=errors.ParseError, reason="part 7: a marker in the middle of a line")
 def test_a_marker_in_the_middle_of_a_line_is_read(spec, reply, outputs):
     assert dn.Predict(spec, lm=dn.ScriptedLM([reply])).run_sync(q="q").to_dict() == outputs
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: a marker in the middle of a line, in an agent")
 def test_an_agents_turn_on_one_line_is_not_lost():
     names = {"next_thought": "Look.", "next_tool_name": "look", "next_tool_args": '{"name": "Ada"}'}
     turn = " ".join(f"[[ ## {name} ## ]] {value}" for name, value in names.items())
@@ -588,7 +578,6 @@ def test_an_agents_turn_on_one_line_is_not_lost():
 
 
 @pytest.mark.parametrize("between", ["\n", " "])
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: the marker of a field twice")
 def test_a_marker_that_stands_twice_gives_the_text_after_it(between):
     reply = f"[[ ## answer ## ]]{between}[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]"
     assert dn.Predict("q -> answer", lm=dn.ScriptedLM([reply])).run_sync(q="q").answer == "Paris"
@@ -602,14 +591,12 @@ def test_a_marker_that_stands_twice_gives_the_text_after_it(between):
         ("q -> score: list[int]", "chat", chat(score="[1_000, 2]"), [1000, 2]),
     ],
 )
-@pytest.mark.xfail(strict=True, raises=errors.ParseError, reason="part 7: numbers as Python writes them in JSON")
 def test_underscores_in_the_numbers_of_a_json_value_are_read(spec, adapter, reply, value):
     assert dn.Predict(spec, adapter=adapter, lm=dn.ScriptedLM([reply])).run_sync(q="q").score == value
 
 
 @pytest.mark.parametrize("reply", ["Literal['x']", 'Literal["x"]'])
 @pytest.mark.parametrize("kind", [Literal["x"], Literal["x", "y"], Literal["x", None]], ids=str)
-@pytest.mark.xfail(strict=True, raises=errors.ParseError, reason="part 7: a choice that is written as its type")
 def test_a_choice_that_is_written_as_its_type_is_read(kind, reply):
     lm = dn.ScriptedLM([chat(value=reply)])
     assert dn.Predict(signature(kind, output=True), lm=lm).run_sync(question="q").value == "x"

@@ -9,6 +9,7 @@ import inspect
 import json
 import re
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,12 @@ from dspynb.agents.tools.callables import check_callable, describe_callable, is_
 from dspynb.errors import ConfigurationError, is_control_flow, nearest, shorten
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.exits import is_exit
+from dspynb.media.values import Medium
 from dspynb.modules.copying import copy_value
 from dspynb.redact import redact_known, redact_values
 from dspynb.running.aio.threads import in_thread
 from dspynb.scope.core import Layer, current_scope
+from dspynb.whole_text import whole_text
 
 __all__ = ["Observation", "Tool", "ToolFailed", "named_tools", "unknown_tool"]
 
@@ -98,6 +101,7 @@ class Tool:
         self._arguments: Arguments | None = Arguments(function, f"tool {self.name!r}", parameters)
         self.schema = self._arguments.schema
         self._call: Caller = self._call_function
+        self._warned_of_media = False
 
     @classmethod
     def remote(
@@ -112,6 +116,7 @@ class Tool:
         tool.name = _checked_name(name)
         tool.description = description
         tool.limit = limit
+        tool._warned_of_media = False
         tool.schema = {"type": "object", "properties": {}, **schema}
         return tool
 
@@ -172,6 +177,7 @@ class Tool:
         try:
             async with clock:
                 value = await current_scope().in_flight(self._call(_as_mapping(arguments)))
+            self._warn_of_media(value)
             return as_text(value), True, value
         except ArgumentsError as error:
             return self._wrong_arguments(error), False, None
@@ -189,6 +195,16 @@ class Tool:
             if clock.expired():
                 return f"{self.name} was given up: it took longer than {timeout:g} s", False, None
             return f"{self.name} failed: {_safe_text(error)}", False, None
+
+    def _warn_of_media(self, value: object) -> None:
+        """Warn once of a tool that returns an Image or File, which an observation cannot hold."""
+        if isinstance(value, Medium) and not self._warned_of_media:
+            self._warned_of_media = True
+            warnings.warn(
+                f"the tool {self.name} returned {type(value).__name__}: the model sees its description only, since an "
+                "observation is text. Return what is to be known of it as text",
+                stacklevel=2,
+            )
 
     def _wrong_arguments(self, error: ArgumentsError) -> str:
         return f"{self.name} was not called: {error}. Its arguments are: {json.dumps(self.schema, ensure_ascii=False)}"
@@ -257,11 +273,17 @@ def _safe_text(value: object) -> str:
     """Return an error as ``Type: text`` and other values as their repr, without raising their errors."""
     kind = type(value).__name__
     try:
-        return f"{kind}: {value}" if isinstance(value, BaseException) else repr(value)
+        return f"{kind}: {value}" if isinstance(value, BaseException) else _whole_repr(value)
     except BaseException as error:
         if not isinstance(error, Exception) and not is_exit(error):
             raise
         return f"<{kind} that cannot be shown>"
+
+
+def _whole_repr(value: object) -> str:
+    """``repr(value)``; of tables and arrays, whose repr leaves out the middle, the whole text."""
+    is_table_or_array = getattr(value, "ndim", None) or hasattr(value, "write_csv")
+    return whole_text(value) if is_table_or_array else repr(value)
 
 
 def _as_mapping(arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any]:

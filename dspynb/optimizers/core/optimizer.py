@@ -18,6 +18,7 @@ from dspynb.events import plain
 from dspynb.forecasting.forecast import Forecast
 from dspynb.forecasting.probe import ProbeOption
 from dspynb.keywords import absent_settings, configurable, recorded_settings
+from dspynb.media.values import Medium
 from dspynb.modules.function_program import checked_program
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
@@ -252,6 +253,8 @@ class Optimizer(Configured, ABC):
         if not rows["train"]:
             raise InputError("there are no training rows")
         _warn_of_overlap(rows)
+        if hasattr(self, "prompt_lm"):
+            _warn_of_media(program, rows["train"])
         train_rows, val_rows = self.parted(rows["train"], rows["val"])
         rows["train"] = list(train_rows)
         rows["val"] = list(val_rows)
@@ -272,6 +275,18 @@ def _warn_of_overlap(rows: Mapping[str, Sequence[Example]]) -> None:
                 DataOverlapWarning,
                 stacklevel=4,
             )
+
+
+def _warn_of_media(program: Module, rows: Sequence[Example]) -> None:
+    """Warn where rows have images or files: prompts for proposals are text."""
+    fields = {name for _, predictor in program.named_predictors() for name in predictor.signature.input_fields}
+    with_media = sorted({name for row in rows for name, value in row.items() if isinstance(value, Medium)} & fields)
+    if with_media:
+        warnings.warn(
+            f"the rows have images or files ({', '.join(with_media)}): the model that proposes instructions sees their "
+            "descriptions only",
+            stacklevel=4,
+        )
 
 
 def _row_key(row: Example) -> str:
