@@ -312,7 +312,9 @@ test("a hint and new limits are sent as typed", (t) => {
 });
 
 test("a candidate is pinned, dropped, or edited and proposed", (t) => {
-  const rows = [0, 1].map((number) => row(number, { key: `candidate c${number}`, score: number / 2 }));
+  const rows = [0, 1].map((number) =>
+    row(number, { key: `candidate c${number}`, label: `c${number}`, score: number / 2 }),
+  );
   const view = open(t, rows, { mode: "candidates", steerable: ["drop", "pin", "propose"] });
   lineOf(view, "candidate c1").dispatch("click");
   const detail = { ...detailOf([]), edit: { self: "Write.", other: "Read." } };
