@@ -399,6 +399,13 @@ def _from_string(text: str, instruction: str | None) -> type[Signature]:
     return _from_types(*parse_signature(text), instruction)
 
 
+def _from_callers_types(text: str, names: Mapping[str, Any], instruction: str | None) -> type[Signature]:
+    try:
+        return _from_types(*parse_signature(text, names), instruction)
+    except UnknownType as error:
+        raise SignatureError(str(error)) from None
+
+
 def _from_types(inputs: Mapping[str, Any], outputs: Mapping[str, Any], instruction: str | None) -> type[Signature]:
     definitions: dict[str, Any] = {}
     for name, kind in inputs.items():
@@ -417,7 +424,7 @@ def as_signature(spec: object, instruction: str | None = None) -> type[Signature
         try:
             return _from_string(spec, instruction)
         except UnknownType:
-            return _from_types(*parse_signature(spec, caller_names()), instruction)
+            return _from_callers_types(spec, caller_names(), instruction)
     if isinstance(spec, type) and issubclass(spec, Signature):
         parameters = spec.__pydantic_generic_metadata__["parameters"]
         if parameters:
