@@ -8,6 +8,7 @@ import decimal
 import inspect
 import math
 import pickle
+import sys
 from typing import Annotated, Any, Literal, TypedDict, Unpack
 
 import numpy as np
@@ -182,7 +183,8 @@ def test_coroutine_functions_stay_coroutine_functions():
     async def work(rows: Any, *, repeats: PositiveInt = 1) -> int:
         return repeats
 
-    assert inspect.iscoroutinefunction(work)
+    is_async = asyncio.iscoroutinefunction if sys.version_info < (3, 12) else inspect.iscoroutinefunction
+    assert is_async(work)
     assert asyncio.run(work([], repeats=2)) == 2
     with pytest.raises(ConfigurationError, match=r"^work: repeats must be a whole number of at least 1, got 0"):
         asyncio.run(work([], repeats=0))

@@ -112,7 +112,7 @@ def _names_in(owner: ast.expr, types: Mapping[str, Any]) -> Mapping[str, Any]:
     as ``typing``."""
     value = types.get(owner.id) if isinstance(owner, ast.Name) else None
     if inspect.ismodule(value) or isinstance(value, type):
-        return {**_TYPES, **vars(value)}
+        return {**_TYPES, **{name: member for name, member in vars(value).items() if _is_type(member)}}
     return types
 
 

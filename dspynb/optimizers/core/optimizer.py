@@ -83,6 +83,8 @@ class Optimizer(Configured, ABC):
     """
 
     kind: ClassVar[str] = "optimizer"
+    shows_rows: ClassVar[bool] = False
+    """Whether prompts for proposals show the values of rows."""
     metric: MetricOption = setting(kw_only=False)
     budget: BudgetOption | None = None
     seed: Int = 0
@@ -253,7 +255,7 @@ class Optimizer(Configured, ABC):
         if not rows["train"]:
             raise InputError("there are no training rows")
         _warn_of_overlap(rows)
-        if hasattr(self, "prompt_lm"):
+        if self.shows_rows:
             _warn_of_media(program, rows["train"])
         train_rows, val_rows = self.parted(rows["train"], rows["val"])
         rows["train"] = list(train_rows)

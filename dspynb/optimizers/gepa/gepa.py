@@ -71,6 +71,7 @@ class GEPA(Optimizer):
     """
 
     kind: ClassVar[str] = "gepa"
+    shows_rows: ClassVar[bool] = True
     unit: ClassVar[str] = "mutation"
 
     auto: Literal["light", "medium", "heavy"] = "light"

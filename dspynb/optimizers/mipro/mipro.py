@@ -138,6 +138,7 @@ class MIPROv2(Optimizer):
     """
 
     kind: ClassVar[str] = "mipro_v2"
+    shows_rows: ClassVar[bool] = True
     unit: ClassVar[str] = "trial"
 
     auto: Literal["light", "medium", "heavy"] | None = "light"

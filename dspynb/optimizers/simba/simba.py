@@ -87,6 +87,7 @@ class SIMBA(Optimizer):
     """
 
     kind: ClassVar[str] = "simba"
+    shows_rows: ClassVar[bool] = True
 
     minibatch_size: PositiveInt = 32
     num_candidates: Annotated[int, Whole(2)] = 6
