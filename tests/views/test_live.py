@@ -406,4 +406,4 @@ def test_the_front_end_shows_the_candidates_of_a_real_optimizer_and_their_rollou
     assert front.header["mode"] == "candidates"
     assert front.rows == {row["key"]: row for row in state.payloads()}
     assert front.leads == run.record.front.leads
-    assert front.entries(sort={"by": "label", "descending": True}) == [[1, "2"], [1, "1"], [1, "0"]]
+    assert front.entries(sort={"by": "label", "descending": True}) == [[1, "c2"], [1, "c1"], [1, "c0"]]
