@@ -39,6 +39,9 @@ __all__ = ["RunReader", "open_reader", "open_record"]
 T = TypeVar("T")
 
 
+_NOTHING: Mapping[Any, Any] = {}  # one for all runs, of which there may be many thousands
+
+
 class RunReader:
     """The readable side of a run: ``attempts``, ``rollouts``, ``calls``, ``diff``, ``plot``, ``usage``, ``status``. A
     notebook displays it.
@@ -57,7 +60,7 @@ class RunReader:
         damaged: Mapping[int, str] | None = None,
     ) -> None:
         self._id = run_id
-        self.damaged: Mapping[int, str] = damaged or {}
+        self.damaged: Mapping[int, str] = damaged or _NOTHING
         self.path = path
         self._search = search
         self._record: RunRecord | None = None  # created when first needed, since most small runs are never read

@@ -42,7 +42,17 @@ _log = logging.getLogger("dspynb")
 _MAX_UNAPPLIED = 256
 """Up to this many events are collected before the record of a run is made, unless somebody reads it earlier. So the
 first reading never has to apply more events than these."""
+_NO_SETTINGS: Mapping[str, Any] = {}
+_paths: deque[Mapping[str, str]] = deque(maxlen=1)
 _last: deque[Run] = deque(maxlen=1)
+
+
+def _shared_paths(paths: Mapping[str, str]) -> Mapping[str, str]:
+    """The paths of the run before if they are equal, so that thousands of concurrent runs of a program have one dict."""
+    if _paths and _paths[0] == paths:
+        return _paths[0]
+    _paths.append(paths)
+    return paths
 
 
 def last_run() -> Run | None:
@@ -75,6 +85,12 @@ class Run(Steerable):
     ('finished', 1, ['answer: 4'])
     """
 
+    # Few runs have these, and Python shares the keys of an object's dict only while it has at most 29 attributes.
+    limits: Mapping[str, float] = {}
+    """The limits of the run's own budget, by name."""
+    end_reason: str = ""
+    """Why the run ends where it does; its work sets it."""
+
     def __init__(
         self,
         kind: str,
@@ -87,12 +103,10 @@ class Run(Steerable):
         self.kind = kind
         self.name = name
         self.span = new_span()
-        self.paths = paths  # predictor uid → dotted path
+        self.paths = _shared_paths(paths)  # predictor uid → dotted path
         self.program_type: type | None = None  # the type of the module whose call this is; None for other work
         self._inputs = inputs
-        self._settings = settings or {}
-        self.limits: Mapping[str, float] = {}  # of its own budget, by name
-        self.end_reason = ""  # why it ends where it does, set by its work
+        self._settings: Mapping[str, Any] = settings or _NO_SETTINGS
         self._listeners: tuple[Sink, ...] = ()
         self._watchers: tuple[Callable[[Changes], object], ...] = ()
         self._stop_requested = False
