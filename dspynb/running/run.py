@@ -48,7 +48,7 @@ _last: deque[Run] = deque(maxlen=1)
 
 
 def _shared_paths(paths: Mapping[str, str]) -> Mapping[str, str]:
-    """The paths of the run before if they are equal, so that thousands of concurrent runs of a program have one dict."""
+    """The paths of the run before if they are equal, so that thousands of concurrent runs of a program share a dict."""
     if _paths and _paths[0] == paths:
         return _paths[0]
     _paths.append(paths)
