@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -37,7 +37,17 @@ def named_predictors(root: object) -> list[tuple[str, Predict]]:
     Paths look like ``retrieve``, ``answer.predict``, ``steps[0]``, ``by['x']``, and ``self`` for a predictor that is
     the root. The search visits attributes of modules, lists, tuples, mappings and dataclasses.
     """
-    predictors: list[tuple[str, Predict]] = []
+    return _find(root, _is_predictor, inside_found=False)
+
+
+def named_modules(root: Module) -> list[tuple[str, Module]]:
+    """(path, module) for the root, as ``self``, and every module inside it, each once, in the order of attributes."""
+    return _find(root, _is_module, inside_found=True)
+
+
+def _find(root: object, matches: Callable[[Any], bool], *, inside_found: bool) -> list[tuple[str, Any]]:
+    """(path, value) of the values that match, each once. ``inside_found``: whether to search inside these, too."""
+    matching: list[tuple[str, Any]] = []
     visited: dict[int, Any] = {}  # has the values too, since the id of a deleted value may be used again
     pending: list[tuple[str, Any]] = [("", root)]
     while pending:
@@ -46,28 +56,12 @@ def named_predictors(root: object) -> list[tuple[str, Predict]]:
         if parts is None or id(value) in visited:
             continue
         visited[id(value)] = value
-        if _is_predictor(value):
-            predictors.append((path or "self", value))
-            continue
+        if matches(value):
+            matching.append((path or "self", value))
+            if not inside_found:
+                continue
         pending.extend((_join(path, step), part) for step, part in reversed(parts) if type(part) not in _LEAVES)
-    return predictors
-
-
-def named_modules(root: Module) -> list[tuple[str, Module]]:
-    """(path, module) for the root, as ``self``, and every module inside it, each once, in the order of attributes."""
-    modules: list[tuple[str, Module]] = []
-    visited: dict[int, Any] = {}
-    pending: list[tuple[str, Any]] = [("", root)]
-    while pending:
-        path, value = pending.pop()
-        parts = _parts(value)
-        if parts is None or id(value) in visited:
-            continue
-        visited[id(value)] = value
-        if _is_module(value):
-            modules.append((path or "self", value))
-        pending.extend((_join(path, step), part) for step, part in reversed(parts) if type(part) not in _LEAVES)
-    return modules
+    return matching
 
 
 def calls_inside(root: object) -> int:
