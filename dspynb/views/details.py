@@ -219,8 +219,8 @@ def make_block(kind: str, of: str, heading: str, text: str) -> Block:
 def _candidate_detail(candidate: CandidateProposed, record: RunRecord) -> Detail:
     """The instructions, prefixes and demos of a candidate. The front end compares them with those of its parent."""
     instructions = instructions_of(candidate, record)
-    candidates = list(record.candidates)
-    parents = [str(candidates.index(parent)) for parent in candidate.parents if parent in record.candidates]
+    names = record.candidate_names
+    parents = [names[parent] for parent in candidate.parents if parent in names]
     values = [("origin", _text(candidate.origin)), ("parents", _text(", ".join(parents)))]
     blocks = [make_block("sent", path, f"{path} · instruction", text) for path, text in instructions.items()]
     for path, part in candidate.parts.items():
